@@ -1,0 +1,48 @@
+/* convert.h - a Hugging Face checkpoint folder into a .vaq container. */
+#ifndef CONVERT_CONVERT_H
+#define CONVERT_CONVERT_H
+
+#include "core/base/err.h"
+#include "core/base/str.h"
+#include "core/file/vaq.h"
+
+typedef struct cv_opts {
+    const char *src;        /* folder, or one .safetensors with config.json beside it */
+    const char *out;        /* OUT.vaq */
+    int type;               /* q_type of all matrices; -1 = auto */
+    const char *cpu;        /* kernel level (sha256 only: encoding is scalar-exact); NULL = best */
+    int threads;            /* 0 = performance cores */
+    bool yarn_hf;           /* --yarn-attn hf: ignore the config's attn_factor key */
+    bool no_tokenizer, force, dry_run;
+    const char *name;       /* model name in the metadata; NULL: the folder's */
+    bool (*progress)(void *ctx, uint64_t done, uint64_t total); /* bytes of the checkpoint; true = stop */
+    void (*notice)(void *ctx, const char *line);                /* things the user should know */
+    void *ctx;
+} cv_opts;
+
+typedef struct cv_tensor_report {
+    char name[96];
+    int type;
+    uint32_t rows, cols;
+    float rel_rmse;
+} cv_tensor_report;
+
+typedef struct cv_report {
+    uint64_t bytes;         /* of the container */
+    uint64_t params;
+    double bpw;             /* bits per weight over all tensors */
+    double seconds;
+    double read_mbs;        /* checkpoint bytes / seconds / 1e6 */
+    uint64_t peak_rss;      /* anonymous bytes */
+    uint8_t root[32];
+    cv_tensor_report *tensor; /* (n_tensor), owned */
+    size_t n_tensor;
+} cv_report;
+
+vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e);
+void cv_report_clear(cv_report *r);
+
+/* What `info` says about a checkpoint folder or a .safetensors file, as JSON fields of cli.md. */
+vq_status cv_describe(const char *path, vq_buf *json, vq_err *e);
+
+#endif

@@ -1,0 +1,74 @@
+/* os.h - everything vaquita wants from an operating system; implemented in os_posix.c (and one day
+ * os_win.c).  No other file of core/ or convert/ includes an OS header. */
+#ifndef CORE_BASE_OS_H
+#define CORE_BASE_OS_H
+
+#include "core/base/err.h"
+#include "core/base/str.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- whole files, mapped read-only and shared ---- */
+typedef struct vq_map {
+    const uint8_t *p; /* NULL when size is 0 */
+    uint64_t size;
+    int slot;         /* registry slot for the truncation guard, -1 = none */
+} vq_map;
+
+/* Maps a regular file.  A page that vanishes later (the file was cut, the disk failed) does not
+ * kill the process: a SIGBUS handler, installed with the first map, replaces it by zeros and marks
+ * the map, and whoever computes with it asks vq_map_hurt() before trusting the result.  Faults
+ * outside our maps go to the handler that was there before. */
+vq_status vq_map_open(vq_map *m, const char *path, vq_err *e);
+void vq_map_close(vq_map *m);
+bool vq_map_hurt(const vq_map *m);                              /* a page of it could not be read */
+void vq_map_advise_willneed(const vq_map *m, uint64_t off, uint64_t len);
+void vq_map_drop(const vq_map *m, uint64_t off, uint64_t len); /* we will not read this range again (keeps RSS low) */
+
+/* ---- files ---- */
+typedef struct vq_fd { int fd; } vq_fd;
+vq_status vq_fd_open_read(vq_fd *f, const char *path, uint64_t *size, vq_err *e);
+vq_status vq_fd_create(vq_fd *f, const char *path, vq_err *e);            /* O_EXCL: fails when it exists */
+vq_status vq_fd_pread(vq_fd f, void *p, size_t n, uint64_t off, const char *path, vq_err *e);  /* all n bytes or an error */
+vq_status vq_fd_pwrite(vq_fd f, const void *p, size_t n, uint64_t off, const char *path, vq_err *e);
+vq_status vq_fd_sync(vq_fd f, const char *path, vq_err *e);
+vq_status vq_fd_truncate(vq_fd f, uint64_t size, const char *path, vq_err *e); /* also extends, with a hole */
+void vq_fd_start_write(vq_fd f, uint64_t off, uint64_t len);  /* hint: write these bytes out now */
+void vq_fd_drop(vq_fd f, uint64_t off, uint64_t len);         /* hint: not needed in the page cache */
+void vq_fd_close(vq_fd *f);                                   /* takes fd -1 */
+
+vq_status vq_file_read(const char *path, uint64_t max, vq_buf *out, vq_err *e); /* "-" is stdin; larger than max: VQ_EFAIL */
+vq_status vq_file_write_atomic(const char *path, const void *p, size_t n, vq_err *e);
+bool vq_file_exists(const char *path);
+bool vq_is_dir(const char *path);
+uint64_t vq_file_size(const char *path);                      /* 0: not there */
+vq_status vq_rename(const char *from, const char *to, vq_err *e); /* and syncs the folder */
+void vq_unlink(const char *path);
+bool vq_disk_free(const char *path_in_folder, uint64_t *bytes);   /* for unprivileged users */
+/* Removes `path` if the process is killed by SIGINT/SIGTERM/SIGHUP before vq_cleanup_cancel. */
+void vq_cleanup_on_signal(const char *path);
+void vq_cleanup_cancel(void);
+/* Regular names in a folder, sorted bytewise; free each and the array with vq_free. */
+vq_status vq_dir_list(const char *path, char ***names, size_t *n, vq_err *e);
+
+/* ---- machine ---- */
+double vq_now(void);                                   /* seconds, monotonic */
+uint64_t vq_random64(void);                            /* from the OS, for default seeds */
+int vq_cpu_count(void);                                /* CPUs this process may use: affinity and cgroup quota */
+int vq_cpu_fast_count(void);                           /* the performance cores among them (capacity or top frequency >= 0.6 of the best, no SMT siblings), >= 1 */
+uint64_t vq_mem_available(void);                       /* bytes we may use: MemAvailable and cgroup limit */
+uint64_t vq_peak_rss_anon(void);                       /* peak anonymous bytes of this process if known, else peak RSS */
+uint64_t vq_rss_anon(void);                            /* private anonymous bytes now */
+uint64_t vq_rss_file(void);
+
+/* Anonymous zeroed memory in whole pages, never swapped in lazily: for KV and scratch. */
+void *vq_pages_alloc(size_t n);
+void vq_pages_free(void *p, size_t n);
+
+/* ---- terminal ---- */
+bool vq_isatty(int fd);                                /* 0, 1, 2 */
+int vq_term_width(void);                               /* columns of stderr, 80 when unknown */
+
+#endif

@@ -1,0 +1,33 @@
+/* pool.h - threads that work together for one step, with cheap barriers and shared job counters.
+ *
+ * The caller is thread 0.  vq_pool_run() lets every thread execute fn once; inside, the threads meet
+ * at barriers and take jobs.  A job is a piece of the *output* (exact.md: threads split outputs,
+ * never a sum), so who takes it cannot be seen in the result.  Waiting spins shortly, then yields,
+ * then parks; between two runs threads park, so an idle session uses no CPU. */
+#ifndef CORE_BASE_POOL_H
+#define CORE_BASE_POOL_H
+
+#include "core/base/err.h"
+
+typedef struct vq_pool vq_pool;
+
+/* Every thread, the caller's at each run included, computes with round-to-nearest and denormals
+ * (MXCSR 0x1F80 / FPCR 0): set when a thread starts, and for the caller saved and restored. */
+vq_status vq_pool_new(vq_pool **out, int n_threads, vq_err *e);
+void vq_pool_free(vq_pool *p);
+int vq_pool_size(const vq_pool *p);
+
+typedef void vq_pool_fn(void *ctx, int thread);
+void vq_pool_run(vq_pool *p, vq_pool_fn *fn, void *ctx);
+
+/* Inside fn only.  All threads must reach every barrier, in the same order.  What was written
+ * before is visible after. */
+void vq_barrier(vq_pool *p, int thread);
+
+/* Jobs 0..n-1 of the current phase (the stretch between two barriers; one job list per phase).
+ * Usage: for (int j; (j = vq_job(p, thread, n)) >= 0;) ...   Returns -1 when none is left; a barrier
+ * must follow before the next list is opened.  Adjacent jobs are handed out in order, so all
+ * threads read within one moving window. */
+int vq_job(vq_pool *p, int thread, int n);
+
+#endif

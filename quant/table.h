@@ -1,0 +1,26 @@
+/* table.h - the fillers of q_kern, one per CPU level; private to quant/.
+ *
+ * A filler overwrites the entries it has better kernels for and returns true; built without its
+ * ISA it is a stub that returns false.  q_kern_make calls ref, then each allowed level in rising
+ * order, so a level inherits what it does not replace. */
+#ifndef QUANT_TABLE_H
+#define QUANT_TABLE_H
+
+#include "quant/quant.h"
+
+bool q_fill_ref(q_kern *t);
+/* x86/ */
+bool q_fill_gemm_avx2(q_kern *t);
+bool q_fill_attn_avx2(q_kern *t);
+bool q_fill_vec_avx2(q_kern *t);
+bool q_fill_gemm_avx512vnni(q_kern *t);
+bool q_fill_attn_avx512vnni(q_kern *t);
+bool q_fill_vec_avx512vnni(q_kern *t);
+bool q_fill_sha_shani(q_kern *t);
+/* arm/ */
+bool q_fill_vec_neon(q_kern *t);
+bool q_fill_gemm_dotprod(q_kern *t);
+bool q_fill_attn_dotprod(q_kern *t);
+bool q_fill_sha_armsha2(q_kern *t);
+
+#endif
