@@ -1,0 +1,54 @@
+/* roof.c - portable limit loops and the choice among levels (roof.h). */
+#include "quant/roof.h"
+
+#include "quant/quant.h"
+
+#include <string.h>
+
+static uint32_t read_ref(const void *p, size_t n)
+{
+    const uint8_t *b = p;
+    uint64_t s[8] = { 0 };
+    for (size_t i = 0; i + 64 <= n; i += 64) {
+        uint64_t v[8];
+        memcpy(v, b + i, sizeof v);
+        for (int j = 0; j < 8; j++) s[j] ^= v[j];
+    }
+    uint64_t t = s[0] ^ s[1] ^ s[2] ^ s[3] ^ s[4] ^ s[5] ^ s[6] ^ s[7];
+    return (uint32_t)(t ^ t >> 32);
+}
+
+/* Sixteen independent chains: enough for the latency of any multiplier. */
+static uint64_t int8_ref(uint64_t rounds, uint32_t *sink)
+{
+    int32_t acc[16] = { 0 };
+    volatile int8_t seed = 3;
+    int8_t a[16], w[16];
+    for (int i = 0; i < 16; i++) {
+        a[i] = (int8_t)(seed + i);
+        w[i] = (int8_t)(seed - i);
+    }
+    for (uint64_t r = 0; r < rounds; r++) {
+        for (int i = 0; i < 16; i++) acc[i] = (int32_t)((uint32_t)acc[i] + (uint32_t)(a[i] * w[i]));
+        w[r & 15] ^= 1; /* or the compiler multiplies by `rounds` once */
+    }
+    uint32_t s = 0;
+    for (int i = 0; i < 16; i++) s ^= (uint32_t)acc[i];
+    *sink ^= s;
+    return rounds * 16;
+}
+
+void q_roof_make(q_roof *r, const char *level)
+{
+    const char *names[8];
+    const int n = q_cpu_levels(names);
+    r->read = read_ref;
+    r->int8 = int8_ref;
+    for (int i = 0; i < n; i++) {
+        if (!strcmp(names[i], "avx2")) q_roof_avx2(r);
+        if (!strcmp(names[i], "avx512vnni")) q_roof_avx512vnni(r);
+        if (!strcmp(names[i], "neon")) q_roof_neon(r);
+        if (!strcmp(names[i], "dotprod")) q_roof_dotprod(r);
+        if (level && !strcmp(names[i], level)) break;
+    }
+}
