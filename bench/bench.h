@@ -8,19 +8,24 @@
 typedef struct bn_opts {
     const char *model;     /* a .vaq, or NULL */
     const char *shape;     /* "qwen-1.5b", ...: random weights made in memory, or NULL */
-    int type;              /* q_type for shape */
-    const char *cpu;
-    int threads;
-    int prompt;            /* -p, default 512 */
-    int gen;               /* -n, default 128 */
-    int depth;             /* --depth, default 0 */
-    int batch;             /* --batch, default 1 */
-    int reps;              /* default 5 */
+    const char *type;      /* of the shape's matrices: "n4", ...; NULL: n4 */
+    const char *cpu;       /* level, NULL: best */
+    int threads;           /* 0: performance cores */
+    const char *prompt;    /* -p: tokens of a prefill, one or a list "32,512,4096"; NULL: 512; "0": none */
+    int gen;               /* -n: tokens decoded per repetition; 0: 32 */
+    const char *depth;     /* --depth: positions already in the cache, a list; NULL: 0 */
+    const char *batch;     /* --batch: sequences decoded together, a list; NULL: 1 */
+    int reps;              /* 0: 5 */
     bool json;
     void (*say)(void *ctx, const char *line); /* progress for people; NULL: quiet */
     void *ctx;
 } bn_opts;
 
-vq_status bn_run(const bn_opts *o, vq_buf *out, vq_err *e);   /* *out: the table or the JSON */
+/* With neither model nor shape only the limits are measured.  *out: a table or the JSON of cli.md.
+ * VQ_ENOFIT when the shape is larger than memory. */
+vq_status bn_run(const bn_opts *o, vq_buf *out, vq_err *e);
+
+/* --compare A.json B.json: the two runs side by side, B / A. */
+vq_status bn_compare(const char *a, const char *b, bool json, vq_buf *out, vq_err *e);
 
 #endif
