@@ -1,0 +1,308 @@
+#!/bin/sh
+# build.sh - builds, tests and checks vaquita.  Needs POSIX sh and a C11 compiler, nothing else.
+#
+#   ./build.sh                 build/vaquita
+#   ./build.sh demo            from here to an answered question, told step by step
+#   ./build.sh test [name]     every test, or those whose name starts so
+#   ./build.sh check [op]      every kernel this CPU has against the reference, bit for bit
+#   ./build.sh bench [args]    this machine's limits and, with a model or --shape, its speed
+#   ./build.sh asan | tsan     the test suite under sanitizers, in build/asan and build/tsan
+#   ./build.sh fuzz PARSER S   random input for one parser for S seconds (no name: lists them)
+#   ./build.sh lint            the rules of the tree that a compiler does not check
+#   ./build.sh cross           AArch64 build, run under qemu-user
+#   ./build.sh plain           the one-line build without this script's flags, in build/plain
+#   ./build.sh clean
+#
+# Environment: CC (cc), CFLAGS, LDFLAGS (added last), BUILD (build), JOBS (CPUs), DEBUG=1 (symbols,
+# not stripped), WERROR=1, VQ_RUN (what to start programs with: an emulator), VQ_SHARED (folder of
+# large fixtures some tests want).
+#
+# A file's name says which instructions it may use: NAME_avx2.c is compiled with -mavx2 ... if the
+# compiler can, and is an empty stub otherwise; which levels run is decided at start by the CPU.
+set -u
+cd "$(dirname "$0")" || exit 1
+
+CC=${CC:-cc}
+BUILD=${BUILD:-build}
+JOBS=${JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
+RUN=${VQ_RUN:-}
+export LC_ALL=C
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "build.sh: $*"; exit 1; }
+
+sources() { # every file of the program, in link order
+    for f in quant/*.c quant/*/*.c core/*/*.c convert/*.c bench/*.c; do
+        [ -f "$f" ] && printf '%s\n' "$f"
+    done
+}
+
+# ---- what this compiler can do, asked once per compiler and set of flags ----
+
+try() { # flags: does a file that uses nothing compile with them, silently?
+    $CC $CFLAGS_USER -Werror "$@" -c -o "$BUILD/probe/t.o" "$BUILD/probe/t.c" >/dev/null 2>&1
+}
+try_link() {
+    $CC $CFLAGS_USER "$@" -o "$BUILD/probe/t" "$BUILD/probe/t.c" $LDFLAGS_USER >/dev/null 2>&1
+}
+first_of() { # prints the flags if the compiler takes them
+    if try "$@"; then printf ' %s' "$*"; fi
+}
+
+probe() { # sets CPU, BASE, LINK, DEPS and ISA_* ; cached in $BUILD/probe/flags
+    CFLAGS_USER=${CFLAGS:-} LDFLAGS_USER=${LDFLAGS:-}
+    key="$CC|$CFLAGS_USER|$LDFLAGS_USER|${DEBUG:-}|${WERROR:-}|$($CC --version 2>/dev/null | head -n 1)"
+    mkdir -p "$BUILD/probe" "$BUILD/obj" || exit 1
+    if [ -f "$BUILD/probe/flags" ] && [ "$(head -n 1 "$BUILD/probe/flags")" = "# $key" ] &&
+        [ ! build.sh -nt "$BUILD/probe/flags" ]; then
+        . "$BUILD/probe/flags"
+        return
+    fi
+    printf 'int main(void) { return 0; }\n' >"$BUILD/probe/t.c"
+    $CC $CFLAGS_USER -c -o "$BUILD/probe/t.o" "$BUILD/probe/t.c" ||
+        die "the compiler '$CC' does not work; set CC to a C11 compiler"
+    try -std=c11 || die "'$CC' does not take -std=c11"
+
+    CPU=other
+    for c in x86_64 aarch64; do
+        printf '#ifndef __%s__\n#error no\n#endif\nint main(void) { return 0; }\n' $c >"$BUILD/probe/c.c"
+        if $CC $CFLAGS_USER -c -o "$BUILD/probe/c.o" "$BUILD/probe/c.c" >/dev/null 2>&1; then CPU=$c; fi
+    done
+    BASE="-std=c11 -I. -O2"
+    if try -ffp-contract=off; then BASE="$BASE -ffp-contract=off"
+    else say "note: '$CC' lacks -ffp-contract=off; the self-test at start says whether it contracts"; fi
+    BASE="$BASE$(first_of -pthread)$(first_of -ffunction-sections -fdata-sections)"
+    BASE="$BASE$(first_of -Wall -Wextra -Wshadow)"
+    [ -z "${DEBUG:-}" ] || BASE="$BASE -g"
+    [ -z "${WERROR:-}" ] || BASE="$BASE -Werror"
+    STRICT=$(first_of -Wconversion)
+    DEPS=; if try -MMD -MP -MF "$BUILD/probe/t.d"; then DEPS=1; fi
+    LINK=
+    if try_link -pthread; then LINK="$LINK -pthread"; fi
+    if try_link -Wl,--gc-sections; then LINK="$LINK -Wl,--gc-sections"
+    elif try_link -Wl,-dead_strip; then LINK="$LINK -Wl,-dead_strip"; fi
+    if [ -z "${DEBUG:-}" ] && try_link -s; then LINK="$LINK -s"; fi
+    # Suffix of a file -> flags.  A line here is all a new level needs in this script.
+    ISA_avx2= ISA_avxvnni= ISA_avx512vnni= ISA_shani= ISA_dotprod= ISA_i8mm= ISA_armsha2= ISA_missing=
+    case $CPU in
+    x86_64)
+        isa avx2 immintrin.h -mavx2 -mfma -mf16c
+        isa avxvnni immintrin.h -mavx2 -mfma -mf16c -mavxvnni
+        isa avx512vnni immintrin.h -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+        isa shani immintrin.h -msha -msse4.1 ;;
+    aarch64)
+        isa dotprod arm_neon.h -march=armv8.2-a+dotprod
+        isa i8mm arm_neon.h -march=armv8.2-a+dotprod+i8mm
+        isa armsha2 arm_neon.h -march=armv8-a+crypto ;;
+    esac
+    {
+        printf '# %s\n' "$key"
+        for v in CPU BASE STRICT DEPS LINK ISA_avx2 ISA_avxvnni ISA_avx512vnni ISA_shani ISA_dotprod \
+            ISA_i8mm ISA_armsha2 ISA_missing; do
+            eval "printf \"%s='%s'\\n\" $v \"\$$v\""
+        done
+    } >"$BUILD/probe/flags"
+    [ -z "$ISA_missing" ] || say "note: '$CC' cannot compile for:$ISA_missing (those files become stubs)"
+}
+isa() { # name, header, flags
+    name=$1 header=$2
+    shift 2
+    printf '#include <%s>\nint main(void) { return 0; }\n' "$header" >"$BUILD/probe/t.c"
+    if try "$@"; then eval "ISA_$name='$*'"; else ISA_missing="$ISA_missing $name"; fi
+    printf 'int main(void) { return 0; }\n' >"$BUILD/probe/t.c"
+}
+
+flags_of() { # file -> flags beyond BASE
+    f=${1%.c}
+    case $1 in quant/*|core/file/*) extra=$STRICT ;; *) extra= ;; esac
+    case $1 in quant/*_*)
+        s=${f##*_}
+        case $s in avx2|avxvnni|avx512vnni|shani|dotprod|i8mm|armsha2) eval "extra=\"\$extra \$ISA_$s\"" ;; esac ;;
+    esac
+    printf '%s' "$extra"
+}
+
+# ---- compiling what changed ----
+
+stale() { # source, object: is the object missing or older than anything it was made of?
+    [ -f "$2" ] && [ -f "$2.ok" ] || return 0
+    if [ -n "$DEPS" ] && [ -f "$2.d" ]; then
+        used=$(sed -e 's/^[^:]*://' -e 's/\\$//' "$2.d")
+        # A header that is gone makes find complain, and so the object stale.
+        [ -n "$(find $used "$BUILD/probe/flags" -newer "$2.ok" 2>&1)" ]
+    else
+        [ -n "$(find . \( -name '*.h' -o -name '*.def' -o -name '*.inc' \) -newer "$2.ok" | head -n 1)" ] ||
+            [ "$1" -nt "$2.ok" ]
+    fi
+}
+
+compile() { # source, object.  The stamp is from before the compiler read the first byte.
+    : >"$2.t"
+    deps=; [ -z "$DEPS" ] || deps="-MMD -MP -MF $2.d"
+    if $CC $BASE $(flags_of "$1") $CFLAGS_USER $deps -c -o "$2" "$1"; then mv "$2.t" "$2.ok"; else
+        rm -f "$2" "$2.t" "$2.ok"
+        return 1
+    fi
+}
+
+compile_all() { # sources on stdin; JOBS workers, each claims the next file by making a folder
+    list=; n=0
+    while read -r f; do
+        o=$BUILD/obj/${f%.c}.o
+        if stale "$f" "$o"; then
+            mkdir -p "${o%/*}"
+            list="$list $f"; n=$((n + 1))
+        fi
+    done
+    [ $n -gt 0 ] || return 0
+    say "$CC: $n file$([ $n = 1 ] || echo s) ($BUILD)"
+    claim=$BUILD/claim.$$
+    mkdir "$claim" || return 1
+    w=0; pids=
+    while [ $w -lt "$JOBS" ] && [ $w -lt $n ]; do
+        (
+            bad=0; i=0
+            for f in $list; do
+                i=$((i + 1))
+                mkdir "$claim/$i" 2>/dev/null || continue
+                compile "$f" "$BUILD/obj/${f%.c}.o" || bad=1
+            done
+            exit $bad
+        ) &
+        pids="$pids $!"
+        w=$((w + 1))
+    done
+    bad=0
+    for p in $pids; do wait "$p" || bad=1; done
+    rm -rf "$claim"
+    return $bad
+}
+
+objects() { # of the program; with -t: without main, for tests
+    sources | while read -r f; do
+        [ "${1:-}" = -t ] && [ "$f" = core/app/main.c ] && continue
+        printf ' %s' "$BUILD/obj/${f%.c}.o"
+    done
+}
+
+link() { # output, objects...: only when something is newer
+    out=$1
+    shift
+    if [ -f "$out" ] && [ -z "$(find "$@" -newer "$out")" ]; then return 0; fi
+    $CC $CFLAGS_USER $LINK -o "$out.new" "$@" $LDFLAGS_USER -lm && mv "$out.new" "$out"
+}
+
+build() {
+    probe
+    sources | compile_all || die "the build failed"
+    link "$BUILD/vaquita" $(objects) || die "linking failed"
+}
+
+# ---- tests ----
+
+# Runs everything under tests/ against this build.  The C tests link the program's objects compiled
+# with VQ_DEBUG (allocation guards, fault injection); the shell tests drive the program itself.
+tests() { # [prefix of a name]
+    build
+    vaquita=$BUILD/vaquita
+    case $vaquita in /*) ;; *) vaquita=$PWD/$vaquita ;; esac
+    (
+        [ -n "${one:-}" ] || BUILD=$BUILD/debug CFLAGS="${CFLAGS:-} -DVQ_DEBUG" DEBUG=1
+        probe
+        { sources; ls tests/t_*.c 2>/dev/null; } | compile_all || exit 1
+        for t in tests/t_"${1:-}"*.c; do
+            [ -f "$t" ] || continue
+            link "$BUILD/$(basename "${t%.c}")" "$BUILD/obj/${t%.c}.o" $(objects -t) || exit 1
+        done
+    ) || die "the build of the tests failed"
+    bin=$BUILD/debug; [ -z "${one:-}" ] || bin=$BUILD
+    passed=0 failed=0 skipped=0
+    for t in tests/t_"${1:-}"*.c tests/t_"${1:-}"*.sh; do
+        [ -f "$t" ] || continue
+        name=$(basename "$t"); name=${name%.*}
+        log=$BUILD/$name.log
+        case $t in
+        *.c) VAQUITA=$vaquita $RUN "$bin/$name" >"$log" 2>&1 ;;
+        *) VAQUITA=$vaquita VQ_RUN=$RUN sh "$t" >"$log" 2>&1 ;;
+        esac
+        rc=$?
+        set -- "$(sed -n 's/^.*: \([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$log" |
+            tail -n 1)"
+        set -- $1
+        if [ $# = 3 ]; then
+            passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3))
+            [ $rc = 0 ] || [ "$2" != 0 ] || { failed=$((failed + 1)); echo "$name: exit $rc" >>"$log"; }
+        else
+            failed=$((failed + 1))
+            echo "$name: ended without a result, exit $rc" >>"$log"
+        fi
+        if [ $rc = 0 ]; then grep -E '^skipped|passed, ' "$log"; else tail -n 60 "$log"; fi
+    done
+    [ $((passed + failed + skipped)) -gt 0 ] || die "no test of that name"
+    echo "all: $passed passed, $failed failed, $skipped skipped"
+    [ $failed = 0 ]
+}
+
+sanitized() { # folder, sanitizer flags
+    dir=$1
+    shift
+    printf 'int main(void) { return 0; }\n' >"/tmp/vq_san_$$.c"
+    if ! $CC "$@" -o "/tmp/vq_san_$$" "/tmp/vq_san_$$.c" 2>/dev/null || ! "/tmp/vq_san_$$"; then
+        rm -f "/tmp/vq_san_$$.c" "/tmp/vq_san_$$"
+        echo "skipped: '$CC' cannot build or run with $1"
+        return 0
+    fi
+    rm -f "/tmp/vq_san_$$.c" "/tmp/vq_san_$$"
+    BUILD=$BUILD/$dir CFLAGS="${CFLAGS:-} -O1 -g -fno-omit-frame-pointer -DVQ_DEBUG $*"
+    DEBUG=1 VQ_SANITIZE=$dir one=1
+    export VQ_SANITIZE
+    tests "${only:-}"
+}
+
+# ---- words ----
+
+cmd=${1:-build}
+[ $# -gt 0 ] && shift
+case $cmd in
+build)
+    build
+    say "$BUILD/vaquita: $(wc -c <"$BUILD/vaquita" | tr -d ' ') bytes" ;;
+test) tests "${1:-}" ;;
+check)
+    build
+    $RUN "$BUILD/vaquita" check "$@" ;;
+bench)
+    build
+    $RUN "$BUILD/vaquita" bench "$@" ;;
+demo)
+    build
+    VAQUITA=$BUILD/vaquita VQ_RUN=$RUN sh tests/tools/demo.sh ;;
+asan)
+    only=${1:-}
+    ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0:allocator_may_return_null=1}
+    UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
+    export ASAN_OPTIONS UBSAN_OPTIONS
+    sanitized asan -fsanitize=address,undefined -fno-sanitize-recover=all ;;
+tsan)
+    only=${1:-}
+    TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1}
+    export TSAN_OPTIONS
+    sanitized tsan -fsanitize=thread ;;
+fuzz) BUILD=$BUILD sh tests/tools/fuzz.sh "$@" ;;
+lint) sh tests/tools/lint.sh ;;
+cross)
+    command -v aarch64-linux-gnu-gcc >/dev/null || { echo "skipped: no aarch64-linux-gnu-gcc"; exit 0; }
+    command -v qemu-aarch64-static >/dev/null || { echo "skipped: no qemu-aarch64-static"; exit 0; }
+    CC=aarch64-linux-gnu-gcc LDFLAGS="${LDFLAGS:-} -static" BUILD=$BUILD/aarch64 RUN=qemu-aarch64-static
+    build
+    $RUN "$BUILD/vaquita" check || exit 1
+    tests "${1:-}" ;;
+plain)
+    mkdir -p "$BUILD/plain" || exit 1
+    $CC -std=c11 -O2 -ffp-contract=off -I. -pthread quant/*.c quant/*/*.c core/*/*.c convert/*.c bench/*.c \
+        -lm -o "$BUILD/plain/vaquita" && say "$BUILD/plain/vaquita" ;;
+clean) rm -rf "$BUILD" ;;
+*)
+    sed -n '2,/^set -u/s/^# \{0,1\}//p' build.sh
+    [ "$cmd" = help ] ;;
+esac
