@@ -19,8 +19,12 @@ bool q_fill_vec_avx512vnni(q_kern *t);
 bool q_fill_sha_shani(q_kern *t);
 /* arm/ */
 bool q_fill_vec_neon(q_kern *t);
+bool q_fill_gemmf_neon(q_kern *t);
+bool q_fill_gemm_neon(q_kern *t);
+bool q_fill_attn_neon(q_kern *t);
 bool q_fill_gemm_dotprod(q_kern *t);
 bool q_fill_attn_dotprod(q_kern *t);
+bool q_fill_gemm_i8mm(q_kern *t);
 bool q_fill_sha_armsha2(q_kern *t);
 
 #endif
