@@ -38,7 +38,9 @@ static vq_status no_memory(parser *s)
 
 static void skip_ws(parser *s)
 {
-    while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\r' || *s->p == '\t')) s->p++;
+    const char *p = s->p;
+    while (p < s->end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t')) p++;
+    s->p = p;
 }
 
 /* Appends a node for a value that starts at s->p. */
@@ -46,9 +48,10 @@ static vq_status add(parser *s, vq_jtype type, vq_str str)
 {
     vq_json *j = s->j;
     if (vq_grow(&j->node, &j->cap, j->n + 1, sizeof *j->node)) return no_memory(s);
-    j->node[j->n] = (vq_jnode){
-        .type = (uint8_t)type, .next = (uint32_t)(j->n + 1), .off_ = (uint32_t)(s->p - s->text), .s = str
-    };
+    j->node[j->n] = (vq_jnode){ .type = (uint8_t)type,
+                                .next = (uint32_t)(j->n + 1),
+                                .off_ = (uint32_t)(s->p - s->text),
+                                .s = str };
     j->n++;
     return VQ_OK;
 }

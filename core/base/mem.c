@@ -18,7 +18,7 @@ static atomic_long fail_at;       /* allocations until the one that fails; 0 = n
 static int denied(size_t n, const void *caller)
 {
     if (noalloc) {
-        fprintf(stderr, "vaquita: allocation of %zu bytes where none is allowed, from %p\n", n, caller);
+        fprintf(stderr, "vaquita: %zu bytes allocated where it is forbidden, from %p\n", n, caller);
         abort();
     }
     long left = atomic_load(&fail_at);

@@ -239,7 +239,7 @@ bool vq_parse_ids(const char *s, vq_ids *out)
 
 void vq_fmt_size(char out[16], uint64_t bytes)
 {
-    static const char units[][3] = { "kB", "MB", "GB", "TB", "PB", "EB" };
+    static const char units[] = "kMGTPE";
     if (bytes < 1000) {
         snprintf(out, 16, "%u B", (unsigned)bytes % 1000);
         return;
@@ -248,7 +248,7 @@ void vq_fmt_size(char out[16], uint64_t bytes)
     size_t u = 0;
     while (v >= 999.95) v /= 1000, u++; /* 2^64 is 18.4 EB: u stops in time */
     unsigned tenths = (unsigned)(v * 10 + 0.5);
-    snprintf(out, 16, "%u.%u %s", tenths / 10 % 1000, tenths % 10, units[u]);
+    snprintf(out, 16, "%u.%u %cB", tenths / 10 % 1000, tenths % 10, units[u]);
 }
 
 /* ---- ids ---- */

@@ -1,0 +1,284 @@
+/* pool.c - the thread pool: one barrier, one job counter.
+ *
+ * A step of a token has some tens of phases of a few hundred microseconds each, so a barrier must
+ * cost about what a cache line costs to travel: arrivals are counted in one atomic, and the last to
+ * arrive raises the epoch on which the others wait.  Waiting is done in three ways, each for its
+ * time: spinning for a few thousand cycles (everybody is about to arrive), yielding up to a
+ * millisecond (somebody lost its core to another process: let it have ours), then sleeping on a
+ * condition variable (the run is over, the user is reading).
+ *
+ * A run is nothing more than two barriers: workers wait at the first for work, the caller's arrival
+ * lets everybody go, the second ends the run.  The invariant behind all plain fields (fn, ctx,
+ * next of a thread): they are written before an arrival and read behind it, and every arrival
+ * happens before every departure.  For the same reason the job counter needs no rotation: at the
+ * moment the last thread arrives nobody is inside vq_job, so that thread may reset it. */
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1
+#endif
+
+#include "core/base/pool.h"
+
+#include "core/base/mem.h"
+#include "core/base/os.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+enum {
+    LINE = 64,
+    SPINS = 100,            /* pauses before the first yield: 4-14 thousand cycles on x86 */
+    STACK = 1 << 20,        /* musl's default of 128 KiB is tight for sanitizers */
+    MAX_THREADS = 1024
+};
+static const double PARK_AFTER = 1e-3; /* seconds */
+
+/* What one thread knows; a line of its own, since `next` changes with every phase. */
+typedef struct worker {
+    alignas(LINE) vq_pool *pool;
+    pthread_t id;
+    int index;
+    int next;               /* job to take without asking: own index at first, -1 once taken;
+                             * in a pool of one the job counter itself */
+} worker;
+
+struct vq_pool {
+    int n;                  /* threads, the caller included */
+    int spins;              /* 0 when threads outnumber cores: whoever spins holds up another */
+    bool stop;
+    vq_pool_fn *fn;
+    void *ctx;
+    worker *worker;         /* (n) */
+    pthread_mutex_t lock;   /* of the condition; held while the pool is built */
+    pthread_cond_t raised;
+
+    alignas(LINE) atomic_int arrived;
+    alignas(LINE) atomic_uint epoch;    /* barriers passed, modulo 2^32 */
+    atomic_int sleeping;                /* threads that sleep, or are about to */
+    alignas(LINE) atomic_int job;       /* jobs handed out beyond each thread's first */
+};
+
+/* ---- floating point modes: round to nearest, denormals kept, all exceptions masked ---- */
+
+#if defined(__x86_64__)
+typedef unsigned fp_mode;
+static fp_mode fp_get(void) { return _mm_getcsr(); }
+static void fp_put(fp_mode m) { _mm_setcsr(m); }
+static const fp_mode FP_EXACT = 0x1f80;
+#elif defined(__aarch64__)
+typedef uint64_t fp_mode;
+static fp_mode fp_get(void)
+{
+    fp_mode m;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(m));
+    return m;
+}
+static void fp_put(fp_mode m) { __asm__ volatile("msr fpcr, %0" : : "r"(m)); }
+static const fp_mode FP_EXACT = 0;
+#else
+typedef int fp_mode; /* C starts every program and thread in this mode */
+static fp_mode fp_get(void) { return 0; }
+static void fp_put(fp_mode m) { (void)m; }
+static const fp_mode FP_EXACT = 0;
+#endif
+
+static void spin_pause(void)
+{
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb"); /* "yield" is a nop on most cores; isb waits some tens of cycles */
+#endif
+}
+
+/* ---- barrier ---- */
+
+/* Waits until the epoch is no longer `old`. */
+static void wait_epoch(vq_pool *p, unsigned old)
+{
+    for (int i = 0; i < p->spins; i++) {
+        if (atomic_load_explicit(&p->epoch, memory_order_acquire) != old) return;
+        spin_pause();
+    }
+    for (double until = vq_now() + PARK_AFTER; vq_now() < until;) {
+        if (atomic_load_explicit(&p->epoch, memory_order_acquire) != old) return;
+        sched_yield();
+    }
+    /* `sleeping` is raised before the epoch is looked at, and the one who raises the epoch looks at
+     * `sleeping` afterwards, all in one order of sequentially consistent operations: one of the two
+     * must see the other.  The lock closes the gap between the look and the sleep. */
+    atomic_fetch_add(&p->sleeping, 1);
+    pthread_mutex_lock(&p->lock);
+    while (atomic_load(&p->epoch) == old) pthread_cond_wait(&p->raised, &p->lock);
+    pthread_mutex_unlock(&p->lock);
+    atomic_fetch_sub(&p->sleeping, 1);
+}
+
+void vq_barrier(vq_pool *p, int thread)
+{
+    worker *w = &p->worker[thread];
+    if (p->n == 1) {
+        w->next = 0;
+        return;
+    }
+    w->next = thread;
+    unsigned old = atomic_load_explicit(&p->epoch, memory_order_relaxed);
+    int before = atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel);
+    if (before + 1 < p->n) {
+        wait_epoch(p, old);
+        return;
+    }
+    atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->job, 0, memory_order_relaxed);
+    atomic_store(&p->epoch, old + 1);
+    if (atomic_load(&p->sleeping)) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_broadcast(&p->raised);
+        pthread_mutex_unlock(&p->lock);
+    }
+}
+
+/* The first n jobs belong to the n threads by number, the others to who comes first: most phases
+ * have few jobs per thread, and so a good part of them is had without touching a shared line. */
+int vq_job(vq_pool *p, int thread, int n)
+{
+    worker *w = &p->worker[thread];
+    int j;
+    if (p->n == 1) {
+        j = w->next;
+        if (j < n) w->next++;
+    } else if (w->next >= 0) {
+        j = w->next;
+        w->next = -1;
+        if (j >= n) return -1; /* fewer jobs than threads */
+    } else if (n <= p->n) {
+        return -1;
+    } else {
+        j = p->n + atomic_fetch_add_explicit(&p->job, 1, memory_order_relaxed);
+    }
+    return j < n ? j : -1;
+}
+
+/* ---- runs ---- */
+
+static void *worker_main(void *arg)
+{
+    worker *w = arg;
+    vq_pool *p = w->pool;
+    fp_put(FP_EXACT);
+    pthread_mutex_lock(&p->lock); /* until vq_pool_new has settled p->n */
+    pthread_mutex_unlock(&p->lock);
+    for (;;) {
+        vq_barrier(p, w->index);
+        if (p->stop) return NULL;
+        p->fn(p->ctx, w->index);
+        vq_barrier(p, w->index);
+    }
+}
+
+void vq_pool_run(vq_pool *p, vq_pool_fn *fn, void *ctx)
+{
+    fp_mode mode = fp_get();
+    fp_put(FP_EXACT);
+    if (p->n == 1) {
+        p->worker[0].next = 0;
+        fn(ctx, 0);
+    } else {
+        p->fn = fn;
+        p->ctx = ctx;
+        vq_barrier(p, 0);
+        fn(ctx, 0);
+        vq_barrier(p, 0);
+    }
+    fp_put(mode);
+}
+
+/* Signals belong to the caller's threads: a worker that ran a handler would hold up a barrier.
+ * Those that a thread raises itself stay open: blocked, they would end the process at once, and
+ * SIGBUS has a meaning here (os_posix.c). */
+static void block_signals(sigset_t *old)
+{
+    sigset_t all;
+    sigfillset(&all);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGILL);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGABRT);
+    sigdelset(&all, SIGTRAP);
+    pthread_sigmask(SIG_BLOCK, &all, old);
+}
+
+vq_status vq_pool_new(vq_pool **out, int n_threads, vq_err *e)
+{
+    *out = NULL;
+    if (n_threads < 1 || n_threads > MAX_THREADS) {
+        return vq_fail(e, VQ_EUSAGE, "%d threads: must be from 1 to %d", n_threads, MAX_THREADS);
+    }
+    vq_pool *p = vq_aligned(LINE, sizeof *p);
+    worker *w = vq_aligned(LINE, (size_t)n_threads * sizeof *w);
+    if (!p || !w) {
+        vq_aligned_free(p);
+        vq_aligned_free(w);
+        return vq_fail(e, VQ_ENOMEM, "out of memory for %d threads", n_threads);
+    }
+    p->n = n_threads;
+    p->worker = w;
+    p->spins = n_threads <= vq_cpu_count() ? SPINS : 0;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->raised, NULL);
+    atomic_init(&p->arrived, 0);
+    atomic_init(&p->epoch, 0);
+    atomic_init(&p->sleeping, 0);
+    atomic_init(&p->job, 0);
+
+    pthread_attr_t attr;
+    sigset_t old;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK);
+    block_signals(&old); /* inherited by the new threads */
+    pthread_mutex_lock(&p->lock);
+    int made = 1, err = 0;
+    w[0].pool = p;
+    for (; made < n_threads; made++) {
+        w[made].pool = p;
+        w[made].index = made;
+        err = pthread_create(&w[made].id, &attr, worker_main, &w[made]);
+        if (err) break;
+    }
+    p->n = made;
+    pthread_mutex_unlock(&p->lock);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    if (err) {
+        vq_pool_free(p); /* those that were made wait like those of a smaller pool */
+        return vq_fail_errno(e, err, "only %d of %d threads could be started", made, n_threads);
+    }
+    *out = p;
+    return VQ_OK;
+}
+
+void vq_pool_free(vq_pool *p)
+{
+    if (!p) return;
+    p->stop = true;
+    vq_barrier(p, 0);
+    for (int i = 1; i < p->n; i++) pthread_join(p->worker[i].id, NULL);
+    pthread_cond_destroy(&p->raised);
+    pthread_mutex_destroy(&p->lock);
+    vq_aligned_free(p->worker);
+    vq_aligned_free(p);
+}
+
+int vq_pool_size(const vq_pool *p)
+{
+    return p->n;
+}
