@@ -1,0 +1,133 @@
+/* tile_avx2.h - one tile (8 rows x 64 k) times M tokens, exact, in ymm registers.
+ *
+ * Half a T16 line is one register: 8 rows of 4 k.  maddubs multiplies unsigned weights by signed
+ * activations into int16 pairs.  Codes biased to 0..63 let two of them add up in 16 bits,
+ * |2 * 2 * 63 * 127| = 32004, and the madd that widens to 32 bits multiplies by the int16 sub-scale
+ * instead of by one: scales are free.  The bias is taken back once per tile from nsum:
+ *   z = sum s * (biased sum) + sum (2 s) * (16 nsum),   |16 * nsum| <= 16 * 2032 fits int16.
+ * L8 has no such room: |w| and the activation with w's sign, 2 * 127 * 127 per pair, no bias. */
+#ifndef QUANT_X86_TILE_AVX2_H
+#define QUANT_X86_TILE_AVX2_H
+
+#include "quant/quant.h"
+#include "quant/x86/v16.h"
+
+enum { TILE_M = 8 }; /* most tokens that share one unpacking */
+
+/* Grid of the N formats with its bias: 0..60. */
+Q_INLINE __m256i grid_biased(void)
+{
+    const __m128i g = _mm_loadu_si128((const __m128i *)q_grid_n4);
+    return _mm256_broadcastsi128_si256(_mm_add_epi8(g, _mm_set1_epi8(32)));
+}
+
+/* Bytes of the planes of 64 k. */
+Q_INLINE int plane_bytes(const int type)
+{
+    return type == Q_L8 ? 1024 : type == Q_L6 ? 768 : 512;
+}
+
+Q_INLINE __m256i load_line(const uint8_t *p, int line)
+{
+    return _mm256_load_si256((const __m256i *)(p + 64 * line));
+}
+
+/* Codes of chunk c (4 k) of a 32 k block for 8 rows: biased, signed for L8.  p: the block in the low
+ * (or only) plane, p2: in the 2-bit plane, both at these 8 rows. */
+Q_INLINE __m256i chunk_8(const int type, const uint8_t *p, const uint8_t *p2, const int c,
+                         __m256i grid)
+{
+    if (type == Q_L8) return load_line(p, c);
+    __m256i x = load_line(p, c & 3);
+    if (c >= 4) x = _mm256_srli_epi16(x, 4);
+    x = _mm256_and_si256(x, _mm256_set1_epi8(15));
+    if (type != Q_L6) return _mm256_shuffle_epi8(grid, x);
+    __m256i y = load_line(p2, c & 1); /* bits 2(c/2).. of line c & 1 */
+    if (c < 4) y = _mm256_slli_epi16(y, c < 2 ? 4 : 2);
+    else if (c >= 6) y = _mm256_srli_epi16(y, 2);
+    return _mm256_or_si256(x, _mm256_and_si256(y, _mm256_set1_epi8(0x30)));
+}
+
+/* Sub-scales of 8 rows, each as an equal pair of int16. */
+Q_INLINE __m256i scale_pairs(const int8_t *s8)
+{
+    const __m256i twice = _mm256_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13,
+                                           0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13);
+    return _mm256_shuffle_epi8(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)s8)), twice);
+}
+
+/* Twice the sub-scales of two sub-blocks, rows as int16 pairs (first, second). */
+Q_INLINE __m256i scale_pair2(const int8_t *first, const int8_t *second)
+{
+    const __m128i x = _mm_unpacklo_epi8(_mm_loadl_epi64((const __m128i *)first),
+                                        _mm_loadl_epi64((const __m128i *)second));
+    return _mm256_slli_epi16(_mm256_cvtepi8_epi16(x), 1);
+}
+
+Q_INLINE __m256i broadcast4(const void *p)
+{
+    int32_t a;
+    __builtin_memcpy(&a, p, sizeof a);
+    return _mm256_set1_epi32(a);
+}
+
+/* 16 nsum of one token's tile as two int16 pairs: what tile_z8 wants as `off`. */
+Q_INLINE void pack_off(int32_t off[2], const int32_t nsum[4])
+{
+    const __m128i x = _mm_slli_epi32(_mm_loadu_si128((const __m128i *)nsum), 4);
+    _mm_storel_epi64((__m128i *)off, _mm_packs_epi32(x, x));
+}
+
+/* z[0..M) of 8 rows of one tile.  s8: their sub-scales in its lines of 16 (four; two for N4s, one
+ * per 32 k); p: the planes of these 64 k at these rows; q, off (2 per token): the tile of the first
+ * token.  The two blocks stay a loop: unrolled, the kernels of all M outgrow the op cache. */
+Q_INLINE void tile_z8(const int type, const int M, __m256i z[TILE_M], const int8_t *s8,
+                      const uint8_t *p, const int8_t *q, const int32_t *off, __m256i grid)
+{
+    const bool wide = type == Q_N4S; /* two sub-blocks of 16 k share a sub-scale */
+    if (type == Q_L8) {
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++) z[m] = _mm256_setzero_si256();
+    } else {
+        const __m256i e01 = scale_pair2(s8, wide ? s8 : s8 + 16);
+        const __m256i e23 = wide ? scale_pair2(s8 + 16, s8 + 16) : scale_pair2(s8 + 32, s8 + 48);
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++)
+            z[m] = _mm256_add_epi32(_mm256_madd_epi16(e01, broadcast4(off + 2 * m)),
+                                    _mm256_madd_epi16(e23, broadcast4(off + 2 * m + 1)));
+    }
+    const uint8_t *p2 = p + 512;
+#pragma GCC unroll 1
+    for (int b = 0; b < 2; b++) {
+        __m256i e = _mm256_setzero_si256();
+#pragma GCC unroll 4
+        for (int c = 0; c < 8; c += 2) {
+            if (c == 0) e = scale_pairs(s8);
+            if (c == 4 && !wide) e = scale_pairs(s8 + 16);
+            const __m256i w0 = chunk_8(type, p, p2, c, grid);
+            const __m256i w1 = chunk_8(type, p, p2, c + 1, grid);
+            const __m256i u0 = _mm256_abs_epi8(w0), u1 = _mm256_abs_epi8(w1); /* L8 only */
+#pragma GCC unroll 8
+            for (int m = 0; m < M; m++) {
+                const __m256i a0 = broadcast4(q + 64 * m + 4 * c);
+                const __m256i a1 = broadcast4(q + 64 * m + 4 * c + 4);
+                if (type == Q_L8) {
+                    const __m256i v0 = _mm256_maddubs_epi16(u0, _mm256_sign_epi8(a0, w0));
+                    const __m256i v1 = _mm256_maddubs_epi16(u1, _mm256_sign_epi8(a1, w1));
+                    z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v0, e));
+                    z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v1, e));
+                } else {
+                    const __m256i v = _mm256_add_epi16(_mm256_maddubs_epi16(w0, a0),
+                                                       _mm256_maddubs_epi16(w1, a1));
+                    z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v, e));
+                }
+            }
+        }
+        s8 += wide ? 16 : 32;
+        p += type == Q_L8 ? 512 : 256;
+        p2 += 128;
+        q += 32;
+    }
+}
+
+#endif

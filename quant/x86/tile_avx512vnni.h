@@ -1,0 +1,91 @@
+/* tile_avx512vnni.h - one tile (16 rows x 64 k) times M tokens, exact, in zmm registers.
+ *
+ * Shared by the matrix and the attention kernels.  A line of T16 is one register: 16 rows of 4 k;
+ * vpdpbusd multiplies it by 4 activations broadcast from memory.  Its weight operand is unsigned,
+ * so codes are taken with a bias (g + 32, c of L6, c + 128 of L8) and each accumulator starts at
+ * -bias * sum of its activations, which q_acts carries as nsum: the result is the signed sum.
+ * Bounds: |16 * 255 * 127| per accumulator, |z| as in quant.h: int32 never wraps. */
+#ifndef QUANT_X86_TILE_AVX512VNNI_H
+#define QUANT_X86_TILE_AVX512VNNI_H
+
+#include "quant/quant.h"
+#include "quant/x86/v16.h"
+
+enum { TILE_M = 8 }; /* most tokens that share one unpacking: 3 registers each */
+
+/* Grid of the N formats with its bias: 0..60. */
+Q_INLINE __m512i grid_biased(void)
+{
+    const __m128i g = _mm_loadu_si128((const __m128i *)q_grid_n4);
+    return _mm512_broadcast_i32x4(_mm_add_epi8(g, _mm_set1_epi8(32)));
+}
+
+Q_INLINE int bias_shift(const int type) { return type == Q_L8 ? 7 : 5; }
+
+/* Bytes of the planes of 64 k. */
+Q_INLINE int plane_bytes(const int type)
+{
+    return type == Q_L8 ? 1024 : type == Q_L6 ? 768 : 512;
+}
+
+/* Biased codes of chunk j (4 k) of sub-block s (16 k); p: the planes of these 64 k. */
+Q_INLINE __m512i chunk_u8(const int type, const uint8_t *p, const int s, const int j, __m512i grid)
+{
+    if (type == Q_L8)
+        return _mm512_xor_si512(_mm512_load_si512(p + 64 * (4 * s + j)), _mm512_set1_epi8(-128));
+    const int b = s >> 1, high = s & 1;
+    __m512i x = _mm512_load_si512(p + 64 * (4 * b + j));
+    if (high) x = _mm512_srli_epi16(x, 4);
+    const __m512i low4 = _mm512_set1_epi8(15);
+    if (type != Q_L6) return _mm512_shuffle_epi8(grid, _mm512_and_si512(x, low4));
+    const int c = j + 4 * high; /* chunk of the block: bits 2(c/2).. of line c & 1 of the 2-bit plane */
+    __m512i y = _mm512_load_si512(p + 512 + 64 * (2 * b + (c & 1)));
+    if (c < 4) y = _mm512_slli_epi16(y, c < 2 ? 4 : 2);
+    else if (c >= 6) y = _mm512_srli_epi16(y, 2);
+    y = _mm512_and_si512(y, _mm512_set1_epi8(0x30));
+    return _mm512_ternarylogic_epi32(x, low4, y, 0xEA); /* (x & low4) | y */
+}
+
+/* z[0..M) of one tile.  s8: its four sub-scale lines of 16 (two for N4s, one per 32 k); q, nsum: the
+ * tile of the first token.  ahead: bytes from p to prefetch, 0 = none. */
+Q_INLINE void tile_z(const int type, const int M, __m512i z[TILE_M], const int8_t *s8,
+                     const uint8_t *p, const int8_t *q, const int32_t *nsum, __m512i grid,
+                     const int ahead)
+{
+    const bool wide = type == Q_N4S; /* two sub-blocks of 16 k share a sub-scale */
+    __m512i acc[TILE_M];
+#pragma GCC unroll 4
+    for (int s = 0; s < 4; s++) {
+        if (!wide || !(s & 1)) {
+#pragma GCC unroll 8
+            for (int m = 0; m < M; m++) {
+                const int32_t *ns = nsum + 4 * m + s;
+                acc[m] = _mm512_slli_epi32(_mm512_set1_epi32(wide ? ns[0] + ns[1] : ns[0]),
+                                           (unsigned)bias_shift(type));
+            }
+        }
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+            const int step = 4 * s + j;
+            if (ahead && 64 * step < plane_bytes(type) + 64)
+                _mm_prefetch((const char *)p + ahead + 64 * step, _MM_HINT_T0);
+            const __m512i w = chunk_u8(type, p, s, j, grid);
+#pragma GCC unroll 8
+            for (int m = 0; m < M; m++) {
+                int32_t a;
+                __builtin_memcpy(&a, q + 64 * m + 16 * s + 4 * j, sizeof a);
+                acc[m] = _mm512_dpbusd_epi32(acc[m], w, _mm512_set1_epi32(a));
+            }
+        }
+        if (wide && !(s & 1)) continue;
+        const int line = wide ? s >> 1 : s;
+        const __m512i e = _mm512_cvtepi8_epi32(_mm_load_si128((const __m128i *)(s8 + 16 * line)));
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++) {
+            const __m512i v = _mm512_mullo_epi32(acc[m], e);
+            z[m] = line ? _mm512_add_epi32(z[m], v) : v;
+        }
+    }
+}
+
+#endif
