@@ -12,20 +12,6 @@
 
 #include "quant/arm/tile.h"
 
-/* y of one token and 16 rows, the first `rows` of them stored. */
-INLINE void store_rows(float *y, int rows, const float32x4_t v[4])
-{
-    if (rows >= Q_ROWS) {
-        UNROLL
-        for (int i = 0; i < 4; i++) vst1q_f32(y + 4 * i, v[i]);
-    } else {
-        float buf[Q_ROWS];
-        UNROLL
-        for (int i = 0; i < 4; i++) vst1q_f32(buf + 4 * i, v[i]);
-        memcpy(y, buf, (size_t)rows * sizeof *y);
-    }
-}
-
 /* One row group x M tokens from token m0 on. */
 INLINE void group_a8(int type, int R, int M, float *y, size_t ldy, int rows, const uint8_t *group,
                      const q_acts *x, int m0)
@@ -66,7 +52,8 @@ INLINE void group_a8(int type, int R, int M, float *y, size_t ldy, int rows, con
     }
 }
 
-INLINE void gemm_a8(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m)
+INLINE void gemm_a8(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
+                    int m)
 {
     const size_t bytes = q_group_bytes(type, x->kt * Q_TILE);
     const uint8_t *group = w;
@@ -74,7 +61,8 @@ INLINE void gemm_a8(int type, float *y, size_t ldy, const void *w, int n, const 
         const int rows = n - r;
         float *p = y + r;
         int j = 0;
-        for (; j + 8 <= m; j += 8) group_a8(type, 1, 8, p + (size_t)j * ldy, ldy, rows, group, x, m0 + j);
+        for (; j + 8 <= m; j += 8)
+            group_a8(type, 1, 8, p + (size_t)j * ldy, ldy, rows, group, x, m0 + j);
         if (m - j >= 4) {
             group_a8(type, 2, 4, p + (size_t)j * ldy, ldy, rows, group, x, m0 + j);
             j += 4;
@@ -85,30 +73,6 @@ INLINE void gemm_a8(int type, float *y, size_t ldy, const void *w, int n, const 
         }
         if (m - j >= 1) group_a8(type, 4, 1, p + (size_t)j * ldy, ldy, rows, group, x, m0 + j);
     }
-}
-
-static void gemm_l8(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m, void *tmp)
-{
-    (void)tmp;
-    gemm_a8(Q_L8, y, ldy, w, n, x, m0, m);
-}
-
-static void gemm_l6(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m, void *tmp)
-{
-    (void)tmp;
-    gemm_a8(Q_L6, y, ldy, w, n, x, m0, m);
-}
-
-static void gemm_n4(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m, void *tmp)
-{
-    (void)tmp;
-    gemm_a8(Q_N4, y, ldy, w, n, x, m0, m);
-}
-
-static void gemm_n4s(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m, void *tmp)
-{
-    (void)tmp;
-    gemm_a8(Q_N4S, y, ldy, w, n, x, m0, m);
 }
 
 #endif

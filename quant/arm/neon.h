@@ -16,7 +16,7 @@
 
 /* Register arrays need constant indices: loops over them are unrolled whole (at most 8 rounds). */
 #if defined(__clang__)
-#define UNROLL _Pragma("unroll")
+#define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
@@ -107,8 +107,8 @@ INLINE int8x16_t quant16_a8(const float *x, float inv)
                       vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 12), inv)));
 }
 
-/* hi = (q + 32639) / 254 - 128 for |q| <= 32384.  The dividend, 255..65023, halves to v <= 32511, and
- * v / 127 = v * 33027 >> 22 exactly: 33027 * 127 = 2^22 + 125, and v * 125 < 2^22. */
+/* hi = (q + 32639) / 254 - 128 for |q| <= 32384.  The dividend, 255..65023, halves to v <= 32511
+ * and v / 127 = v * 33027 >> 22 exactly: 33027 * 127 = 2^22 + 125, and v * 125 < 2^22. */
 INLINE int32x4_t high_byte(int32x4_t q)
 {
     const int32x4_t v = vshrq_n_s32(vaddq_s32(q, vdupq_n_s32(32639)), 1);
@@ -129,7 +129,7 @@ INLINE void quant16_a16(int8_t *hi, int8_t *lo, const float *x, float inv)
     vst1q_s8(lo, narrow_s32(l[0], l[1], l[2], l[3]));
 }
 
-/* Two-byte quantisation of one block of 64 (exact.md 2): returns the scale d of lo (hi has 254 * d).
+/* Two-byte quantisation of one block of 64 (exact.md 2): returns d, the scale of lo (hi: 254 * d).
  * *bad is set when a value is not finite. */
 INLINE float quant64_a16(int8_t *hi, int8_t *lo, const float *x, int *bad)
 {
@@ -143,6 +143,20 @@ INLINE float quant64_a16(int8_t *hi, int8_t *lo, const float *x, int *bad)
     const float m = f32_of_bits(mb), inv = 32384.0f / m;
     for (int i = 0; i < 64; i += 16) quant16_a16(hi + i, lo + i, x + i, inv);
     return m / 32384.0f;
+}
+
+/* 16 outputs, the first `rows` of them stored: the last group of a matrix may be clipped. */
+INLINE void store_rows(float *y, int rows, const float32x4_t v[4])
+{
+    if (rows >= Q_ROWS) {
+        UNROLL
+        for (int i = 0; i < 4; i++) vst1q_f32(y + 4 * i, v[i]);
+    } else {
+        float buf[Q_ROWS];
+        UNROLL
+        for (int i = 0; i < 4; i++) vst1q_f32(buf + 4 * i, v[i]);
+        memcpy(y, buf, (size_t)rows * sizeof *y);
+    }
 }
 
 #endif

@@ -1,10 +1,10 @@
-/* tile.h - from the planes of a T16 tile to exact int32 sums: unpacking and the integer dot product.
+/* tile.h - from the planes of a T16 tile to exact int32 sums: unpacking and the integer product.
  *
  * Everything works on a quad: 4 rows, one q register per line, and on a block: 32 k, so 4 lines of
  * lo (first 16 k) and 4 lines of hi.  The instruction set of the including file picks the product:
  *   dotprod  sdot by lane: line c of a sub-block meets lane c of the 16 activations, no reduction;
  *   NEON     smull/smlal in int16 (smlal has the same rate for 8 products as an int32 mla for 4),
- *            joined to rows once per sub-block.  What an int16 holds decides when (see dot16).
+ *            joined to rows once per sub-block; what an int16 holds decides how (smlal16 ...).
  * All sums are exact, so both give the same z. */
 #ifndef QUANT_ARM_TILE_H
 #define QUANT_ARM_TILE_H
@@ -105,10 +105,10 @@ INLINE int32x4_t sdot16(int32x4_t z, const int8x16_t w[4], int8x16_t a)
     return vdotq_laneq_s32(z, w[3], a, 3);
 }
 
-/* One sub-block without offset: |sum| <= 16 * 127 * 127. */
-INLINE int32x4_t tile_dot16(const int8x16_t w[4], tile_act a)
+/* z + one sub-block of 8-bit codes, no scale. */
+INLINE int32x4_t tile_add16(int32x4_t z, const int8x16_t w[4], tile_act a)
 {
-    return sdot16(vdupq_n_s32(0), w, a);
+    return sdot16(z, w, a);
 }
 
 /* z + s0 * (lo . a0) + s1 * (hi . a1); ns: minus the sums of a0 and a1. */
@@ -159,11 +159,17 @@ INLINE tile_sum smlal2(tile_sum s, int8x16_t w, int8x16_t a)
 }
 
 /* 8-bit codes: two products fill an int16 (2 * 127 * 127 = 32258), then they are added to int32. */
-INLINE int32x4_t tile_dot16(const int8x16_t w[4], tile_act a)
+INLINE int32x4_t smlal16_l8(const int8x16_t w[4], tile_act a)
 {
     const tile_sum s = smlal2(smull2(w[0], a.c[0]), w[1], a.c[1]);
     const tile_sum t = smlal2(smull2(w[2], a.c[2]), w[3], a.c[3]);
     return vpaddq_s32(vpadalq_s16(vpaddlq_s16(s.lo), t.lo), vpadalq_s16(vpaddlq_s16(s.hi), t.hi));
+}
+
+/* z + one sub-block of 8-bit codes, no scale. */
+INLINE int32x4_t tile_add16(int32x4_t z, const int8x16_t w[4], tile_act a)
+{
+    return vaddq_s32(z, smlal16_l8(w, a));
 }
 
 /* |w| <= 32: the four products of a sub-block reach 4 * 32 * 127 = 16256, and adding two lanes of
@@ -197,8 +203,8 @@ INLINE int32x4_t tile_dot(int type, int32x4_t z, const tile_block *w, tile_act a
     (void)ns; /* the codes are signed */
     if (type == Q_N4S) return vmlaq_s32(z, smlal32(w, a0, a1), s0);
     if (type == Q_L8) {
-        z = vmlaq_s32(z, tile_dot16(w->lo, a0), s0);
-        return vmlaq_s32(z, tile_dot16(w->hi, a1), s1);
+        z = vmlaq_s32(z, smlal16_l8(w->lo, a0), s0);
+        return vmlaq_s32(z, smlal16_l8(w->hi, a1), s1);
     }
     z = vmlaq_s32(z, smlal16(w->lo, a0), s0);
     return vmlaq_s32(z, smlal16(w->hi, a1), s1);
@@ -227,10 +233,10 @@ INLINE const int8_t *tile_scales(int type, const uint8_t *p, int t)
     }
 }
 
-/* z[r * M + m] of quads quad .. quad+R-1 for M tokens: codes q of the tile, 64 apart, sums ns, 4 apart.
+/* z[r * M + m] of quads quad .. quad+R-1 for M tokens: codes q of the tile 64 apart, sums ns 4.
  * A token's activations are loaded where they are used: the loads are free beside the products. */
-INLINE void tile_z(int type, int R, int M, int32x4_t *z, const uint8_t *planes, const int8_t *scales,
-                   int quad, const int8_t *q, const int32_t *ns)
+INLINE void tile_z(int type, int R, int M, int32x4_t *z, const uint8_t *planes,
+                   const int8_t *scales, int quad, const int8_t *q, const int32_t *ns)
 {
     UNROLL
     for (int i = 0; i < R * M; i++) z[i] = vdupq_n_s32(0);

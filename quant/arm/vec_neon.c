@@ -174,7 +174,7 @@ static void rope_pair_neon(float *x, size_t ld, int n, int hd, const float *c, c
 
 /* ---- sampling ---- */
 
-/* The value first, then its first place: no index vectors, and the second pass mostly ends early. */
+/* The value first, then its first place: no index vectors, the second pass mostly ends early. */
 static int argmax_neon(const float *x, int n)
 {
     float32x4_t v[4];

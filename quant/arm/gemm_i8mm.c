@@ -1,0 +1,198 @@
+/* gemm_i8mm.c - integer matrices on cores with smmla: two tokens at a time.
+ *
+ * smmla multiplies 2 rows x 8 k by 8 k x 2 tokens.  Two T16 lines zipped by 32-bit lanes are
+ * exactly 2 rows x 8 k, so the file layout serves it with one zip per 16 bytes.  A register of sums
+ * holds (row, token), (row, token + 1), (row + 1, token), (row + 1, token + 1); scales and d are
+ * spread likewise and the tokens parted only at the store.  The chains are those of arith 1.
+ *
+ * One token alone gains nothing from it: that is sdot's (gemm_a8.h), as is the last odd one. */
+#include "quant/table.h"
+
+#if defined(__aarch64__) && defined(__ARM_NEON) && defined(__ARM_FEATURE_DOTPROD) && \
+    defined(__ARM_FEATURE_MATMUL_INT8)
+
+#include "quant/arm/gemm_a8.h"
+
+typedef struct rows2 { int8x16_t k0[2], k8[2]; } rows2; /* [rows 0,1 | rows 2,3]: k 0..7, k 8..15 */
+
+INLINE int8x16_t zip_lo(int8x16_t a, int8x16_t b)
+{
+    return vreinterpretq_s8_s32(vzip1q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)));
+}
+
+INLINE int8x16_t zip_hi(int8x16_t a, int8x16_t b)
+{
+    return vreinterpretq_s8_s32(vzip2q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)));
+}
+
+INLINE rows2 pair_rows(const int8x16_t w[4])
+{
+    rows2 p;
+    p.k0[0] = zip_lo(w[0], w[1]);
+    p.k0[1] = zip_hi(w[0], w[1]);
+    p.k8[0] = zip_lo(w[2], w[3]);
+    p.k8[1] = zip_hi(w[2], w[3]);
+    return p;
+}
+
+/* 16 k of two rows (half h of the quad) and two tokens, whose codes are 64 bytes apart. */
+INLINE int32x4_t smmla16(int32x4_t z, const rows2 *w, int h, const int8_t *q)
+{
+    const int64x2_t a = vreinterpretq_s64_s8(vld1q_s8(q)),
+                    b = vreinterpretq_s64_s8(vld1q_s8(q + 64));
+    z = vmmlaq_s32(z, w->k0[h], vreinterpretq_s8_s64(vzip1q_s64(a, b)));
+    return vmmlaq_s32(z, w->k8[h], vreinterpretq_s8_s64(vzip2q_s64(a, b)));
+}
+
+/* z[(r * 2 + h) * P + p]: quads quad .. quad+R-1, their row pairs h, token pairs p. */
+INLINE void tile_mm(int type, int R, int P, int32x4_t *z, const uint8_t *planes,
+                    const int8_t *scales, int quad, const int8_t *q)
+{
+    UNROLL
+    for (int i = 0; i < 2 * R * P; i++) z[i] = vdupq_n_s32(0);
+    UNROLL
+    for (int b = 0; b < 2; b++) {
+        const int8_t *s = scales + (type == Q_N4S ? 16 : 32) * b + 4 * quad;
+        UNROLL
+        for (int r = 0; r < R; r++) {
+            const tile_block w = tile_signed(type, tile_unpack(type, planes, b, quad + r));
+            const rows2 lo = pair_rows(w.lo), hi = pair_rows(w.hi);
+            const int32x4_t s0 = tile_scale(s, r, R);
+            const int32x4_t s1 = type == Q_N4S ? s0 : tile_scale(s + 16, r, R);
+            UNROLL
+            for (int p = 0; p < P; p++) {
+                const int8_t *a = q + 128 * p + 32 * b;
+                UNROLL
+                for (int h = 0; h < 2; h++) {
+                    int32x4_t *sum = &z[(2 * r + h) * P + p];
+                    const int32x4_t e0 = h ? vzip2q_s32(s0, s0) : vzip1q_s32(s0, s0);
+                    const int32x4_t e1 = h ? vzip2q_s32(s1, s1) : vzip1q_s32(s1, s1);
+                    int32x4_t d = smmla16(vdupq_n_s32(0), &lo, h, a);
+                    if (type != Q_N4S) {
+                        *sum = vmlaq_s32(*sum, d, e0);
+                        d = vdupq_n_s32(0);
+                    }
+                    d = smmla16(d, &hi, h, a + 16);
+                    *sum = vmlaq_s32(*sum, d, e1);
+                }
+            }
+        }
+    }
+}
+
+/* One row group x P pairs of tokens from token m0 on; 2 * R * P <= 8. */
+INLINE void group_mm(int type, int R, int P, float *y, size_t ldy, int rows, const uint8_t *group,
+                     const q_acts *x, int m0)
+{
+    float32x4_t f[8 * 4]; /* (quad, half, P) */
+    UNROLL
+    for (int i = 0; i < P; i++) {
+        UNROLL
+        for (int r = 0; r < 8; r++) f[r * P + i] = vdupq_n_f32(0.0f);
+    }
+    const size_t step = (size_t)x->M;
+    const int8_t *q = x->q + (size_t)m0 * Q_TILE;
+    const float *d = x->d + m0;
+    const int kt = x->kt;
+    for (int t = 0; t < kt; t++, q += step * Q_TILE, d += step) {
+        const uint8_t *planes = tile_planes(type, group + 64, t);
+        const int8_t *scales = tile_scales(type, group + 64, t);
+        for (int quad = 0; quad < 4; quad += R) {
+            int32x4_t z[8];
+            tile_mm(type, R, P, z, planes, scales, quad, q);
+            UNROLL
+            for (int p = 0; p < P; p++) {
+                const float32x2_t two = vld1_f32(d + 2 * p);
+                const float32x4_t dd = vcombine_f32(two, two);
+                UNROLL
+                for (int h = 0; h < 2 * R; h++) {
+                    float32x4_t *c = &f[(2 * quad + h) * P + p];
+                    *c = vfmaq_f32(*c, dd, vcvtq_f32_s32(z[h * P + p]));
+                }
+            }
+        }
+    }
+
+    const float *rs = (const float *)(const void *)group;
+    UNROLL
+    for (int p = 0; p < P; p++) {
+        float32x4_t even[4], odd[4];
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            const float32x4_t a = f[2 * i * P + p], b = f[(2 * i + 1) * P + p],
+                              s = vld1q_f32(rs + 4 * i);
+            even[i] = vmulq_f32(s, vuzp1q_f32(a, b));
+            odd[i] = vmulq_f32(s, vuzp2q_f32(a, b));
+        }
+        store_rows(y + (size_t)(2 * p) * ldy, rows, even);
+        store_rows(y + (size_t)(2 * p + 1) * ldy, rows, odd);
+    }
+}
+
+INLINE void gemm_mm(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
+                    int m)
+{
+    const size_t bytes = q_group_bytes(type, x->kt * Q_TILE);
+    const uint8_t *group = w;
+    for (int r = 0; r < n; r += Q_ROWS, group += bytes) {
+        const int rows = n - r;
+        float *p = y + r;
+        int j = 0;
+        for (; j + 8 <= m; j += 8)
+            group_mm(type, 1, 4, p + (size_t)j * ldy, ldy, rows, group, x, m0 + j);
+        if (m - j >= 4) {
+            group_mm(type, 2, 2, p + (size_t)j * ldy, ldy, rows, group, x, m0 + j);
+            j += 4;
+        }
+        if (m - j >= 2) {
+            group_mm(type, 4, 1, p + (size_t)j * ldy, ldy, rows, group, x, m0 + j);
+            j += 2;
+        }
+        if (m - j >= 1) group_a8(type, 4, 1, p + (size_t)j * ldy, ldy, rows, group, x, m0 + j);
+    }
+}
+
+static void gemm_l8_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                                 int m0, int m, void *tmp)
+{
+    (void)tmp;
+    gemm_mm(Q_L8, y, ldy, w, n, x, m0, m);
+}
+
+static void gemm_l6_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                                 int m0, int m, void *tmp)
+{
+    (void)tmp;
+    gemm_mm(Q_L6, y, ldy, w, n, x, m0, m);
+}
+
+static void gemm_n4_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                                 int m0, int m, void *tmp)
+{
+    (void)tmp;
+    gemm_mm(Q_N4, y, ldy, w, n, x, m0, m);
+}
+
+static void gemm_n4s_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                                  int m0, int m, void *tmp)
+{
+    (void)tmp;
+    gemm_mm(Q_N4S, y, ldy, w, n, x, m0, m);
+}
+
+bool q_fill_gemm_i8mm(q_kern *t)
+{
+    t->gemm_l8 = gemm_l8_a8_16x8_i8mm;
+    t->gemm_l6 = gemm_l6_a8_16x8_i8mm;
+    t->gemm_n4 = gemm_n4_a8_16x8_i8mm;
+    t->gemm_n4s = gemm_n4s_a8_16x8_i8mm;
+    return true;
+}
+
+#else
+bool q_fill_gemm_i8mm(q_kern *t)
+{
+    (void)t;
+    return false;
+}
+#endif
