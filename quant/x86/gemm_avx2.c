@@ -32,7 +32,7 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
     const float *scale = (const float *)w;
     __m256 f[2][TILE_M]; /* rows 0..7, 8..15: in memory, one load and store per tile */
     for (int half = 0; half < 2; half++) {
-#pragma GCC unroll 8
+        Q_UNROLL
         for (int m = 0; m < M; m++) f[half][m] = _mm256_setzero_ps();
     }
     w += 64;
@@ -41,15 +41,14 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
         w += 64;
         for (int h = 0; h < halves; h++) {
             if (M == 1) {
-#pragma GCC unroll 17
+                Q_UNROLL
                 for (int i = -64; i < plane_bytes(type); i += 64)
                     _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
             }
-#pragma GCC unroll 1
-            for (int half = 0; half < 2; half++) {
+            for (int half = 0, nh = opaque(2); half < nh; half++) {
                 __m256i z[TILE_M];
                 tile_z8(type, M, z, s8 + 32 * h + 8 * half, w + 32 * half, q, off, grid);
-#pragma GCC unroll 8
+                Q_UNROLL
                 for (int m = 0; m < M; m++)
                     f[half][m] = _mm256_fmadd_ps(_mm256_set1_ps(d[m]), _mm256_cvtepi32_ps(z[m]),
                                                  f[half][m]);
@@ -61,7 +60,7 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
         }
     }
     const __m256 r0 = _mm256_load_ps(scale), r1 = _mm256_load_ps(scale + 8);
-#pragma GCC unroll 8
+    Q_UNROLL
     for (int m = 0; m < M; m++)
         store_rows(y + (size_t)m * ldy, _mm256_mul_ps(r0, f[0][m]), _mm256_mul_ps(r1, f[1][m]), rows);
 }
@@ -159,19 +158,19 @@ Q_INLINE void groups_f(const int type, const int R, const int M, float *y, size_
 {
     const size_t step = type == Q_F32 ? 128 : 64;
     __m256 f[8][4]; /* half groups x tokens */
-#pragma GCC unroll 8
+    Q_UNROLL
     for (int r = 0; r < 2 * R; r++) {
-#pragma GCC unroll 4
+        Q_UNROLL
         for (int m = 0; m < M; m++) f[r][m] = _mm256_setzero_ps();
     }
     for (int i = 0; i < k; i += 2) {
-#pragma GCC unroll 8
+        Q_UNROLL
         for (int r = 0; r < 2 * R; r++) {
             const uint8_t *p = w + bytes * (size_t)(r >> 1) + 32 * (r & 1);
             if (M == 1 && !(r & 1)) _mm_prefetch((const char *)p + 2048, _MM_HINT_T0);
             __m256 w0, w1;
             pair_f(type, p, &w0, &w1);
-#pragma GCC unroll 4
+            Q_UNROLL
             for (int m = 0; m < M; m++) {
                 const float *xm = x + (size_t)m * ldx + i;
                 f[r][m] = _mm256_fmadd_ps(w0, _mm256_set1_ps(xm[0]), f[r][m]);
@@ -181,9 +180,9 @@ Q_INLINE void groups_f(const int type, const int R, const int M, float *y, size_
         w += step;
     }
     const __m256 zero = _mm256_setzero_ps();
-#pragma GCC unroll 4
+    Q_UNROLL
     for (int r = 0; r < R; r++) {
-#pragma GCC unroll 4
+        Q_UNROLL
         for (int m = 0; m < M; m++)
             store_rows(y + (size_t)m * ldy + 16 * r, _mm256_add_ps(f[2 * r][m], zero),
                        _mm256_add_ps(f[2 * r + 1][m], zero), r == R - 1 ? last : 16);

@@ -33,17 +33,17 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
     const int halves = type == Q_N4S ? 2 : 1; /* tiles of 64 k in one tile of the format */
     const int ahead = M == 1 ? AHEAD : 0;
     __m512 f[TILE_M];
-#pragma GCC unroll 8
+    Q_UNROLL
     for (int m = 0; m < M; m++) f[m] = _mm512_setzero_ps();
     w += 64;
     for (int t = 0; t < x->kt; t += halves) {
         const int8_t *s8 = (const int8_t *)w;
         w += 64;
-#pragma GCC unroll 2
+        Q_UNROLL
         for (int h = 0; h < halves; h++) {
             __m512i z[TILE_M];
             tile_z(type, M, z, s8 + 32 * h, w, q, nsum, grid, ahead);
-#pragma GCC unroll 8
+            Q_UNROLL
             for (int m = 0; m < M; m++)
                 f[m] = _mm512_fmadd_ps(_mm512_set1_ps(d[m]), _mm512_cvtepi32_ps(z[m]), f[m]);
             w += plane_bytes(type);
@@ -52,7 +52,7 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
             d += stride;
         }
     }
-#pragma GCC unroll 8
+    Q_UNROLL
     for (int m = 0; m < M; m++)
         _mm512_mask_storeu_ps(y + (size_t)m * ldy, rows, _mm512_mul_ps(scale, f[m]));
 }
@@ -134,24 +134,24 @@ Q_INLINE void groups_f(const int type, const int R, const int M, float *y, size_
 {
     const size_t step = type == Q_F32 ? 128 : 64;
     __m512 f[4][8];
-#pragma GCC unroll 4
+    Q_UNROLL
     for (int r = 0; r < R; r++) {
-#pragma GCC unroll 8
+        Q_UNROLL
         for (int m = 0; m < M; m++) f[r][m] = _mm512_setzero_ps();
     }
     for (int i = 0; i < k; i += 2) {
         __m512 w0[4], w1[4];
-#pragma GCC unroll 4
+        Q_UNROLL
         for (int r = 0; r < R; r++) {
             const uint8_t *p = w + bytes * (size_t)r;
             if (M == 1) _mm_prefetch((const char *)p + 2048, _MM_HINT_T0);
             pair_f32(type, p, &w0[r], &w1[r]);
         }
-#pragma GCC unroll 8
+        Q_UNROLL
         for (int m = 0; m < M; m++) {
             const float *xm = x + (size_t)m * ldx + i;
             const __m512 x0 = _mm512_set1_ps(xm[0]), x1 = _mm512_set1_ps(xm[1]);
-#pragma GCC unroll 4
+            Q_UNROLL
             for (int r = 0; r < R; r++) {
                 f[r][m] = _mm512_fmadd_ps(w0[r], x0, f[r][m]);
                 f[r][m] = _mm512_fmadd_ps(w1[r], x1, f[r][m]);
@@ -160,9 +160,9 @@ Q_INLINE void groups_f(const int type, const int R, const int M, float *y, size_
         w += step;
     }
     const __m512 zero = _mm512_setzero_ps();
-#pragma GCC unroll 4
+    Q_UNROLL
     for (int r = 0; r < R; r++) {
-#pragma GCC unroll 8
+        Q_UNROLL
         for (int m = 0; m < M; m++)
             _mm512_mask_storeu_ps(y + (size_t)m * ldy + 16 * r,
                                   r == R - 1 ? last : (__mmask16)0xffff,

@@ -64,11 +64,11 @@ Q_INLINE __m256i scale_pair2(const int8_t *first, const int8_t *second)
     return _mm256_slli_epi16(_mm256_cvtepi8_epi16(x), 1);
 }
 
+/* Four bytes in every lane.  As a float broadcast: it is one load, where gcc takes an integer through
+ * a general register and runs out of those. */
 Q_INLINE __m256i broadcast4(const void *p)
 {
-    int32_t a;
-    __builtin_memcpy(&a, p, sizeof a);
-    return _mm256_set1_epi32(a);
+    return _mm256_castps_si256(_mm256_broadcast_ss(p));
 }
 
 /* 16 nsum of one token's tile as two int16 pairs: what tile_z8 wants as `off`. */
@@ -78,50 +78,55 @@ Q_INLINE void pack_off(int32_t off[2], const int32_t nsum[4])
     _mm_storel_epi64((__m128i *)off, _mm_packs_epi32(x, x));
 }
 
+/* Adds chunks c, c + 1 (one sub-block) of M tokens, times the sub-scales e, to z. */
+Q_INLINE void add_chunks(const int type, const int M, __m256i z[TILE_M], __m256i w0, __m256i w1,
+                         const int8_t *q, __m256i e)
+{
+    const __m256i u0 = _mm256_abs_epi8(w0), u1 = _mm256_abs_epi8(w1); /* L8 only */
+    Q_UNROLL
+    for (int m = 0; m < M; m++) {
+        const __m256i a0 = broadcast4(q + 64 * m), a1 = broadcast4(q + 64 * m + 4);
+        if (type == Q_L8) {
+            const __m256i v0 = _mm256_maddubs_epi16(u0, _mm256_sign_epi8(a0, w0));
+            const __m256i v1 = _mm256_maddubs_epi16(u1, _mm256_sign_epi8(a1, w1));
+            z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v0, e));
+            z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v1, e));
+        } else {
+            const __m256i v = _mm256_add_epi16(_mm256_maddubs_epi16(w0, a0),
+                                               _mm256_maddubs_epi16(w1, a1));
+            z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v, e));
+        }
+        __asm__("" : "+x"(z[m]));
+    }
+}
+
 /* z[0..M) of 8 rows of one tile.  s8: their sub-scales in its lines of 16 (four; two for N4s, one
  * per 32 k); p: the planes of these 64 k at these rows; q, off (2 per token): the tile of the first
- * token.  The two blocks stay a loop: unrolled, the kernels of all M outgrow the op cache. */
+ * token.  Both nibbles of a line are used before the next line: few registers are live. */
 Q_INLINE void tile_z8(const int type, const int M, __m256i z[TILE_M], const int8_t *s8,
                       const uint8_t *p, const int8_t *q, const int32_t *off, __m256i grid)
 {
     const bool wide = type == Q_N4S; /* two sub-blocks of 16 k share a sub-scale */
     if (type == Q_L8) {
-#pragma GCC unroll 8
+        Q_UNROLL
         for (int m = 0; m < M; m++) z[m] = _mm256_setzero_si256();
     } else {
         const __m256i e01 = scale_pair2(s8, wide ? s8 : s8 + 16);
         const __m256i e23 = wide ? scale_pair2(s8 + 16, s8 + 16) : scale_pair2(s8 + 32, s8 + 48);
-#pragma GCC unroll 8
+        Q_UNROLL
         for (int m = 0; m < M; m++)
             z[m] = _mm256_add_epi32(_mm256_madd_epi16(e01, broadcast4(off + 2 * m)),
                                     _mm256_madd_epi16(e23, broadcast4(off + 2 * m + 1)));
     }
     const uint8_t *p2 = p + 512;
-#pragma GCC unroll 1
-    for (int b = 0; b < 2; b++) {
-        __m256i e = _mm256_setzero_si256();
-#pragma GCC unroll 4
-        for (int c = 0; c < 8; c += 2) {
-            if (c == 0) e = scale_pairs(s8);
-            if (c == 4 && !wide) e = scale_pairs(s8 + 16);
-            const __m256i w0 = chunk_8(type, p, p2, c, grid);
-            const __m256i w1 = chunk_8(type, p, p2, c + 1, grid);
-            const __m256i u0 = _mm256_abs_epi8(w0), u1 = _mm256_abs_epi8(w1); /* L8 only */
-#pragma GCC unroll 8
-            for (int m = 0; m < M; m++) {
-                const __m256i a0 = broadcast4(q + 64 * m + 4 * c);
-                const __m256i a1 = broadcast4(q + 64 * m + 4 * c + 4);
-                if (type == Q_L8) {
-                    const __m256i v0 = _mm256_maddubs_epi16(u0, _mm256_sign_epi8(a0, w0));
-                    const __m256i v1 = _mm256_maddubs_epi16(u1, _mm256_sign_epi8(a1, w1));
-                    z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v0, e));
-                    z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v1, e));
-                } else {
-                    const __m256i v = _mm256_add_epi16(_mm256_maddubs_epi16(w0, a0),
-                                                       _mm256_maddubs_epi16(w1, a1));
-                    z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v, e));
-                }
-            }
+    for (int b = 0, nb = opaque(2); b < nb; b++) {
+        const __m256i e0 = scale_pairs(s8), e1 = wide ? e0 : scale_pairs(s8 + 16);
+        Q_UNROLL
+        for (int c = 0; c < 4; c += 2) {
+            add_chunks(type, M, z, chunk_8(type, p, p2, c, grid), chunk_8(type, p, p2, c + 1, grid),
+                       q + 4 * c, e0);
+            add_chunks(type, M, z, chunk_8(type, p, p2, c + 4, grid),
+                       chunk_8(type, p, p2, c + 5, grid), q + 4 * c + 16, e1);
         }
         s8 += wide ? 16 : 32;
         p += type == Q_L8 ? 512 : 256;

@@ -54,23 +54,23 @@ Q_INLINE void tile_z(const int type, const int M, __m512i z[TILE_M], const int8_
 {
     const bool wide = type == Q_N4S; /* two sub-blocks of 16 k share a sub-scale */
     __m512i acc[TILE_M];
-#pragma GCC unroll 4
+    Q_UNROLL
     for (int s = 0; s < 4; s++) {
         if (!wide || !(s & 1)) {
-#pragma GCC unroll 8
+            Q_UNROLL
             for (int m = 0; m < M; m++) {
                 const int32_t *ns = nsum + 4 * m + s;
                 acc[m] = _mm512_slli_epi32(_mm512_set1_epi32(wide ? ns[0] + ns[1] : ns[0]),
                                            (unsigned)bias_shift(type));
             }
         }
-#pragma GCC unroll 4
+        Q_UNROLL
         for (int j = 0; j < 4; j++) {
             const int step = 4 * s + j;
             if (ahead && 64 * step < plane_bytes(type) + 64)
                 _mm_prefetch((const char *)p + ahead + 64 * step, _MM_HINT_T0);
             const __m512i w = chunk_u8(type, p, s, j, grid);
-#pragma GCC unroll 8
+            Q_UNROLL
             for (int m = 0; m < M; m++) {
                 int32_t a;
                 __builtin_memcpy(&a, q + 64 * m + 16 * s + 4 * j, sizeof a);
@@ -80,7 +80,7 @@ Q_INLINE void tile_z(const int type, const int M, __m512i z[TILE_M], const int8_
         if (wide && !(s & 1)) continue;
         const int line = wide ? s >> 1 : s;
         const __m512i e = _mm512_cvtepi8_epi32(_mm_load_si128((const __m128i *)(s8 + 16 * line)));
-#pragma GCC unroll 8
+        Q_UNROLL
         for (int m = 0; m < M; m++) {
             const __m512i v = _mm512_mullo_epi32(acc[m], e);
             z[m] = line ? _mm512_add_epi32(z[m], v) : v;

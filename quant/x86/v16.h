@@ -15,6 +15,20 @@
 
 #define Q_INLINE static inline __attribute__((always_inline))
 
+/* Unroll the next loop wholly, so that arrays indexed by it become registers. */
+#if defined(__clang__)
+#define Q_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define Q_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* n, but unknown to the compiler: a loop to opaque(2) stays a loop and its code is there once. */
+Q_INLINE int opaque(int n)
+{
+    __asm__("" : "+r"(n));
+    return n;
+}
+
 #if defined(__AVX512F__)
 
 typedef struct v16f { __m512 v; } v16f;
