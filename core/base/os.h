@@ -43,6 +43,7 @@ vq_status vq_file_read(const char *path, uint64_t max, vq_buf *out, vq_err *e); 
 vq_status vq_file_write_atomic(const char *path, const void *p, size_t n, vq_err *e);
 bool vq_file_exists(const char *path);
 bool vq_is_dir(const char *path);
+bool vq_is_regular(const char *path);                         /* a file, or a link to one */
 uint64_t vq_file_size(const char *path);                      /* 0: not there */
 vq_status vq_rename(const char *from, const char *to, vq_err *e); /* and syncs the folder */
 void vq_unlink(const char *path);
@@ -50,6 +51,7 @@ bool vq_disk_free(const char *path_in_folder, uint64_t *bytes);   /* for unprivi
 /* Removes `path` if the process is killed by SIGINT/SIGTERM/SIGHUP before vq_cleanup_cancel. */
 void vq_cleanup_on_signal(const char *path);
 void vq_cleanup_cancel(void);
+void vq_cleanup_now(void);   /* removes it now: for a signal handler of the caller's that is about to _exit */
 /* Regular names in a folder, sorted bytewise; free each and the array with vq_free. */
 vq_status vq_dir_list(const char *path, char ***names, size_t *n, vq_err *e);
 
@@ -59,11 +61,12 @@ uint64_t vq_random64(void);                            /* from the OS, for defau
 int vq_cpu_count(void);                                /* CPUs this process may use: affinity and cgroup quota */
 int vq_cpu_fast_count(void);                           /* the performance cores among them (capacity or top frequency >= 0.6 of the best, no SMT siblings), >= 1 */
 uint64_t vq_mem_available(void);                       /* bytes we may use: MemAvailable and cgroup limit */
-uint64_t vq_peak_rss_anon(void);                       /* peak anonymous bytes of this process if known, else peak RSS */
+uint64_t vq_peak_rss_anon(void);                       /* the largest vq_rss_anon() so far (ask it often), else peak RSS */
 uint64_t vq_rss_anon(void);                            /* private anonymous bytes now */
 uint64_t vq_rss_file(void);
 
-/* Anonymous zeroed memory in whole pages, never swapped in lazily: for KV and scratch. */
+/* Anonymous zeroed memory in whole (huge, where possible) pages, for KV and scratch: reserved now,
+ * given by the system on first touch, so a large context costs nothing until it is used. */
 void *vq_pages_alloc(size_t n);
 void vq_pages_free(void *p, size_t n);
 

@@ -364,6 +364,12 @@ bool vq_is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+bool vq_is_regular(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 uint64_t vq_file_size(const char *path)
 {
     struct stat st;
@@ -451,9 +457,14 @@ static atomic_bool doomed_set;
 static struct sigaction kill_old[N_KILL];
 static bool kill_taken[N_KILL];
 
-static void on_kill(int sig)
+void vq_cleanup_now(void)
 {
     if (atomic_exchange(&doomed_set, false)) unlink(doomed);
+}
+
+static void on_kill(int sig)
+{
+    vq_cleanup_now();
     signal(sig, SIG_DFL);
     raise(sig); /* delivered on return: the parent sees a death by this signal */
 }
