@@ -1,0 +1,132 @@
+/* convert_cmd.c - `vaquita convert`: a checkpoint into a container; the work is convert/'s. */
+#include "convert/convert.h"
+#include "core/app/app.h"
+#include "core/app/term.h"
+#include "quant/quant.h"
+
+#include <stdio.h>
+
+typedef struct convert_opts {
+    const char *out;
+    int type, yarn;
+    bool no_tokenizer, dry_run, force;
+} convert_opts;
+
+/* As the choices of --type are ordered; the first is auto. */
+static const int types[] = { -1, Q_F32, Q_BF16, Q_F16, Q_L8, Q_L6, Q_N4, Q_N4S };
+
+static const args_opt options[] = {
+    { ARGS_TEXT, "-o", "OUT.vaq", offsetof(convert_opts, out), 0, 0, NULL, "the container to make" },
+    { ARGS_CHOICE, "--type", "TYPE", offsetof(convert_opts, type), 0, 0, "auto|f32|bf16|f16|l8|l6|n4|n4s",
+      "of all matrices: f32 bf16 f16 l8 l6 n4 n4s, or auto" },
+    { ARGS_CHOICE, "--yarn-attn", "HOW", offsetof(convert_opts, yarn), 0, 0, "file|hf",
+      "attn_factor of a YaRN config: honour (file) or ignore (hf)" },
+    { ARGS_FLAG, "--no-tokenizer", NULL, offsetof(convert_opts, no_tokenizer), 0, 0, NULL,
+      "leave the tokenizer out: ids only" },
+    { ARGS_FLAG, "--dry-run", NULL, offsetof(convert_opts, dry_run), 0, 0, NULL, "check everything, write nothing" },
+    { ARGS_FLAG, "--force", NULL, offsetof(convert_opts, force), 0, 0, NULL, "overwrite an existing file" },
+    { .kind = ARGS_END },
+};
+
+static vq_status print_json(app *a, const cv_report *r, const char *hex, vq_err *e)
+{
+    vq_buf b = { 0 };
+    vq_jw w = { .b = &b };
+    vq_jw_open(&w, NULL, '{');
+    vq_jw_u64(&w, "bytes", r->bytes);
+    vq_jw_u64(&w, "params", r->params);
+    vq_jw_f64(&w, "bpw", r->bpw);
+    vq_jw_f64(&w, "seconds", r->seconds);
+    vq_jw_f64(&w, "read_mbs", r->read_mbs);
+    vq_jw_u64(&w, "peak_rss", r->peak_rss);
+    vq_jw_open(&w, "tensors", '[');
+    for (size_t i = 0; i < r->n_tensor; i++) {
+        const cv_tensor_report *t = &r->tensor[i];
+        const q_typeinfo *type = q_type_info(t->type);
+        vq_jw_open(&w, NULL, '{');
+        vq_jw_cstr(&w, "name", t->name);
+        vq_jw_cstr(&w, "type", type ? type->name : NULL);
+        vq_jw_u64(&w, "rows", t->rows);
+        vq_jw_u64(&w, "cols", t->cols);
+        vq_jw_f64(&w, "rel_rmse", (double)t->rel_rmse);
+        vq_jw_close(&w, '}');
+    }
+    vq_jw_close(&w, ']');
+    vq_jw_cstr(&w, "sha256", hex);
+    vq_jw_cstr(&w, "cpu", a->level);
+    vq_jw_close(&w, '}');
+    const vq_status st = app_put_json(a, &b, e);
+    vq_buf_clear(&b);
+    return st;
+}
+
+static void print_text(app *a, const convert_opts *o, const cv_report *r)
+{
+    char line[400], size[16], peak[16];
+    float worst = 0;
+    const char *name = "";
+    for (size_t i = 0; i < r->n_tensor; i++) {
+        if (r->tensor[i].rel_rmse <= worst) continue;
+        worst = r->tensor[i].rel_rmse;
+        name = r->tensor[i].name;
+    }
+    vq_fmt_size(size, r->bytes);
+    vq_fmt_size(peak, r->peak_rss);
+    snprintf(line, sizeof line, "%s: %s%s, %.2f bits per weight, %.1f s, %.0f MB/s, %s of memory\n",
+             o->out ? o->out : "dry run", size, o->dry_run ? " (not written)" : "", r->bpw, r->seconds, r->read_mbs,
+             peak);
+    app_puts(a, line);
+    if (worst > 0) {
+        snprintf(line, sizeof line, "largest relative error of a tensor: %.4f (%s)\n", (double)worst, name);
+        app_puts(a, line);
+    }
+}
+
+/* Stands above the progress bar, which is drawn anew below. */
+static void notice(void *ctx, const char *line)
+{
+    app_progress *p = ctx;
+    app_progress_end(p);
+    app_note(p->a, "%s", line);
+}
+
+static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err *e)
+{
+    const convert_opts *o = opts;
+    (void)n_arg;
+    if (!o->out && !o->dry_run) {
+        return vq_fail(e, VQ_EUSAGE, "no output: give -o OUT.vaq (or --dry-run)");
+    }
+    app_progress p;
+    app_progress_begin(&p, a, "convert", NULL, 0.3);
+    const cv_opts c = {
+        .src = arg[0], .out = o->out, .type = types[o->type], .cpu = a->cpu, .threads = (int)a->threads,
+        .yarn_hf = o->yarn == 1, .no_tokenizer = o->no_tokenizer, .force = o->force, .dry_run = o->dry_run,
+        .progress = app_progress_step, .notice = notice, .ctx = &p,
+    };
+    cv_report r = { 0 };
+    term_polite(true);
+    vq_status st = cv_convert(&c, &r, e);
+    term_polite(false);
+    app_progress_end(&p);
+    if (!st && a->json) {
+        char hex[65];
+        for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", r.root[i]);
+        st = print_json(a, &r, hex, e);
+    } else if (!st && !a->quiet) {
+        print_text(a, o, &r);
+    }
+    cv_report_clear(&r);
+    return st;
+}
+
+static const convert_opts defaults = { 0 };
+
+const app_verb app_verb_convert = {
+    "convert", "SRC -o OUT.vaq", "a Hugging Face checkpoint into a container",
+    "SRC: the folder, or one .safetensors with config.json beside it.\n"
+    "auto: N4 (4.5 bits), L6 for head and first and last layers, L8 for the embedding.\n"
+    "Example:\n"
+    "  vaquita convert DeepSeek-R1-Distill-Qwen-1.5B -o r1-1.5b.vaq\n",
+    options, &defaults, sizeof defaults, 1, 1, convert,
+};

@@ -1,0 +1,309 @@
+/* info.c - `vaquita info`: what is in a file, or what this build can do.
+ *
+ * Everything is gathered as one JSON object; the text for people is that object printed line by
+ * line, so the two cannot tell different things. */
+#include "convert/convert.h"
+#include "core/app/app.h"
+#include "core/base/os.h"
+#include "core/file/file.h"
+#include "core/vaquita.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const args_opt options[] = { { .kind = ARGS_END } };
+
+/* ---- a container ---- */
+
+static void put_str(vq_jw *w, const char *key, vq_str s)
+{
+    if (s.p) vq_jw_str(w, key, s.p, s.n);
+    else vq_jw_cstr(w, key, NULL);
+}
+
+static void put_types(vq_jw *w, const vq_file *f)
+{
+    vq_jw_open(w, "types", '{');
+    for (int id = 0; id < 256; id++) {
+        uint64_t n = 0, bytes = 0, params = 0;
+        for (uint32_t i = 0; i < f->n_tensor; i++) {
+            if (f->tensor[i].type != id) continue;
+            n++;
+            bytes += f->tensor[i].size;
+            params += f->tensor[i].params;
+        }
+        const q_typeinfo *t = q_type_info(id);
+        if (!n || !t) continue;
+        vq_jw_open(w, t->name, '{');
+        vq_jw_u64(w, "tensors", n);
+        vq_jw_u64(w, "params", params);
+        vq_jw_u64(w, "bytes", bytes);
+        vq_jw_close(w, '}');
+    }
+    vq_jw_close(w, '}');
+}
+
+static void put_quality(vq_jw *w, const vq_file *f)
+{
+    static const char prefix[] = "quality.";
+    vq_jw_open(w, "quality", '{');
+    vq_meta m;
+    for (size_t pos = 0; vq_file_meta_next(f, &pos, &m);) {
+        char key[64];
+        const size_t n = sizeof prefix - 1;
+        if (m.type != VAQ_META_F64 || m.key.n <= n || m.key.n - n >= sizeof key || memcmp(m.key.p, prefix, n) != 0) {
+            continue;
+        }
+        memcpy(key, m.key.p + n, m.key.n - n);
+        key[m.key.n - n] = 0;
+        vq_jw_f64(w, key, m.f64);
+    }
+    vq_jw_close(w, '}');
+}
+
+static void put_container(vq_jw *w, const vq_file *f)
+{
+    const vaq_config *c = f->config;
+    uint64_t params = 0, bits = 0;
+    for (uint32_t i = 0; i < f->n_tensor; i++) {
+        params += f->tensor[i].params;
+        bits += 8 * f->tensor[i].size;
+    }
+    vq_jw_cstr(w, "arch", vq_arch_name(c->arch));
+    put_str(w, "name", vq_file_meta(f, "name"));
+    vq_jw_u64(w, "params", params);
+    vq_jw_u64(w, "layers", c->n_layer);
+    vq_jw_u64(w, "hidden", c->hidden);
+    vq_jw_u64(w, "heads", c->n_head);
+    vq_jw_u64(w, "kv_heads", c->n_head_kv);
+    vq_jw_u64(w, "head_dim", c->head_dim);
+    vq_jw_u64(w, "vocab", c->n_vocab);
+    vq_jw_u64(w, "ctx", c->ctx);
+    vq_jw_f64(w, "bpw", params ? (double)bits / (double)params : 0);
+    vq_jw_u64(w, "bytes", f->header->file_size);
+    vq_jw_u64(w, "arith", f->header->arith);
+    vq_jw_u64(w, "version", f->header->version);
+    put_types(w, f);
+    vq_jw_cstr(w, "template", vq_template_name(c->template_id));
+    vq_jw_bool(w, "tokenizer", f->tokenizer != NULL);
+    vq_jw_open(w, "source", '{');
+    static const char *const keys[] = { "source", "source_sha256", "distill_of", "licence", "recipe", "tool" };
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const vq_str s = vq_file_meta(f, keys[i]);
+        if (s.p) put_str(w, keys[i], s);
+    }
+    vq_jw_close(w, '}');
+    put_quality(w, f);
+    char hex[65];
+    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", f->header->root[i]);
+    vq_jw_cstr(w, "sha256", hex);
+}
+
+/* ---- this build ---- */
+
+#if defined(__clang__)
+#define COMPILER "clang " __clang_version__
+#elif defined(__GNUC__)
+#define COMPILER "gcc " __VERSION__
+#else
+#define COMPILER "unknown"
+#endif
+
+static void put_features(vq_jw *w)
+{
+    static const struct { uint32_t bit; const char *name; } all[] = {
+        { Q_CPU_AVX2, "avx2" }, { Q_CPU_AVXVNNI, "avxvnni" }, { Q_CPU_AVX512VNNI, "avx512vnni" },
+        { Q_CPU_SHANI, "shani" }, { Q_CPU_NEON, "neon" }, { Q_CPU_DOTPROD, "dotprod" },
+        { Q_CPU_I8MM, "i8mm" }, { Q_CPU_ARMSHA2, "armsha2" },
+    };
+    const uint32_t has = q_cpu_detect();
+    vq_jw_open(w, "features", '[');
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (has & all[i].bit) vq_jw_cstr(w, NULL, all[i].name);
+    }
+    vq_jw_close(w, ']');
+}
+
+/* For every operation the level its kernel comes from: the lowest whose table holds the same one. */
+static void put_kernels(vq_jw *w, const q_kern *used)
+{
+    const char *names[8];
+    q_kern level[8];
+    const int n = q_cpu_levels(names);
+    for (int i = 0; i < n; i++) q_kern_make(&level[i], names[i]);
+    vq_jw_open(w, "kernels", '{');
+    const char *from;
+#define Q_OP(op) \
+    from = "ref"; \
+    for (int i = n - 1; i >= 0; i--) { \
+        if (level[i].op == used->op) from = names[i]; \
+    } \
+    vq_jw_cstr(w, #op, from);
+#include "quant/ops.def"
+#undef Q_OP
+    vq_jw_close(w, '}');
+}
+
+static void put_build(vq_jw *w, const char *cpu)
+{
+    q_kern used;
+    const char *names[8];
+    const int n = q_cpu_levels(names);
+    q_kern_make(&used, cpu);
+    vq_jw_cstr(w, "version", VQ_VERSION);
+    vq_jw_cstr(w, "compiler", COMPILER);
+    vq_jw_open(w, "levels", '[');
+    for (int i = 0; i < n; i++) vq_jw_cstr(w, NULL, names[i]);
+    vq_jw_close(w, ']');
+    put_features(w);
+    vq_jw_i64(w, "threads", vq_cpu_fast_count());
+    vq_jw_i64(w, "cpus", vq_cpu_count());
+    vq_jw_u64(w, "memory", vq_mem_available());
+    vq_jw_u64(w, "arith", VAQ_ARITH);
+    const char *wrong = q_selftest();
+    vq_jw_cstr(w, "selftest", wrong ? wrong : "ok");
+    put_kernels(w, &used);
+}
+
+/* ---- the object as text ---- */
+
+static void put_value(vq_buf *out, const vq_json *j, uint32_t v)
+{
+    const vq_str s = j->node[v].s;
+    switch (vq_json_type(j, v)) {
+    case VQ_JNULL: vq_buf_str(out, "-"); break;
+    case VQ_JTRUE: vq_buf_str(out, "yes"); break;
+    case VQ_JFALSE: vq_buf_str(out, "no"); break;
+    case VQ_JARR:
+    case VQ_JOBJ: {
+        const bool object = vq_json_type(j, v) == VQ_JOBJ;
+        const char *sep = "";
+        for (uint32_t k = vq_json_first(j, v); k; k = vq_json_next(j, v, k)) {
+            vq_buf_str(out, sep);
+            if (object) {
+                put_value(out, j, k);
+                vq_buf_char(out, ' ');
+                k = vq_json_next(j, v, k);
+            }
+            put_value(out, j, k);
+            sep = ", ";
+        }
+        break;
+    }
+    case VQ_JNUM:
+    case VQ_JSTR:
+        for (size_t i = 0; i < s.n; i++) { /* names come from files: no control characters */
+            vq_buf_char(out, (unsigned char)s.p[i] < 32 || s.p[i] == 127 ? '?' : s.p[i]);
+        }
+        break;
+    }
+}
+
+/* Kernels all of one level are many words for one: groups "level: op op op". */
+static void put_grouped(vq_buf *out, const vq_json *j, uint32_t v)
+{
+    const char *names[8];
+    const int n = q_cpu_levels(names);
+    for (int i = 0; i < n; i++) {
+        bool any = false;
+        for (uint32_t k = vq_json_first(j, v); k; k = vq_json_next(j, v, k)) {
+            const vq_str op = vq_json_str(j, k);
+            k = vq_json_next(j, v, k);
+            if (!vq_str_eq(vq_json_str(j, k), names[i])) continue;
+            if (!any) vq_buf_printf(out, "kernels     %s:", names[i]);
+            any = true;
+            vq_buf_char(out, ' ');
+            vq_buf_add(out, op.p, op.n);
+        }
+        if (any) vq_buf_char(out, '\n');
+    }
+}
+
+static vq_status print_text(app *a, const vq_buf *json, vq_err *e)
+{
+    vq_json j;
+    vq_buf out = { 0 };
+    vq_status st = vq_json_parse(&j, json->p, json->n, "info", e);
+    if (st) return st;
+    for (uint32_t k = vq_json_first(&j, 0); k; k = vq_json_next(&j, 0, k)) {
+        const vq_str key = vq_json_str(&j, k);
+        k = vq_json_next(&j, 0, k);
+        const bool object = vq_json_type(&j, k) == VQ_JOBJ;
+        if (object && !vq_json_first(&j, k)) continue;
+        if (vq_str_eq(key, "kernels") && object) {
+            put_grouped(&out, &j, k);
+            continue;
+        }
+        if (!object) {
+            vq_buf_printf(&out, "%-11.*s ", (int)key.n, key.p);
+            put_value(&out, &j, k);
+            int64_t bytes;
+            if ((vq_str_eq(key, "bytes") || vq_str_eq(key, "memory")) && vq_json_i64(&j, k, &bytes) && bytes > 0) {
+                char size[16];
+                vq_fmt_size(size, (uint64_t)bytes);
+                vq_buf_printf(&out, " (%s)", size);
+            }
+            vq_buf_char(&out, '\n');
+            continue;
+        }
+        for (uint32_t m = vq_json_first(&j, k); m; m = vq_json_next(&j, k, m)) { /* one line per member */
+            vq_buf_printf(&out, "%-11.*s ", (int)key.n, key.p);
+            put_value(&out, &j, m);
+            m = vq_json_next(&j, k, m);
+            vq_buf_str(&out, ": ");
+            put_value(&out, &j, m);
+            vq_buf_char(&out, '\n');
+        }
+    }
+    if (out.oom) st = vq_fail(e, VQ_ENOMEM, "out of memory for the output");
+    else app_put(a, out.p ? out.p : "", out.n);
+    vq_buf_clear(&out);
+    vq_json_clear(&j);
+    return st;
+}
+
+/* ---- the verb ---- */
+
+static bool is_checkpoint(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    return vq_is_dir(path) || (dot && !strcmp(dot, ".safetensors"));
+}
+
+static vq_status gather(const app *a, const char *path, vq_buf *json, vq_err *e)
+{
+    if (path && is_checkpoint(path)) return cv_describe(path, json, e);
+    vq_jw w = { .b = json };
+    vq_file *f = NULL;
+    if (path) {
+        q_kern kern;
+        q_kern_make(&kern, a->cpu);
+        const vq_status st = vq_file_open(&f, path, &kern, e);
+        if (st) return st;
+    }
+    vq_jw_open(&w, NULL, '{');
+    if (f) put_container(&w, f);
+    else put_build(&w, a->cpu);
+    vq_jw_cstr(&w, "cpu", a->level);
+    vq_jw_close(&w, '}');
+    vq_file_close(f);
+    return json->oom ? vq_fail(e, VQ_ENOMEM, "out of memory for the output") : VQ_OK;
+}
+
+static vq_status info(app *a, const void *opts, char **arg, int n_arg, vq_err *e)
+{
+    (void)opts;
+    vq_buf json = { 0 };
+    vq_status st = gather(a, n_arg ? arg[0] : NULL, &json, e);
+    if (!st) st = a->json ? app_put_json(a, &json, e) : print_text(a, &json, e);
+    vq_buf_clear(&json);
+    return st;
+}
+
+const app_verb app_verb_info = {
+    "info", "[FILE]", "what is in a .vaq, a .safetensors or a checkpoint folder",
+    "Without FILE: this build and this CPU; the first lines of any report.\n"
+    "Example:\n"
+    "  vaquita info model.vaq\n",
+    options, NULL, 0, 0, 1, info,
+};
