@@ -63,7 +63,7 @@ const q_typeinfo *q_type_info(int id);              /* NULL for an id never assi
 const q_typeinfo *q_type_by_name(const char *name); /* NULL when unknown; finds reserved ones too */
 int q_pad_k(int type, int k);                       /* k rounded up to whole tiles */
 size_t q_group_bytes(int type, int k);              /* bytes of one row group */
-uint64_t q_matrix_bytes(int type, uint64_t rows, int k);
+uint64_t q_matrix_bytes(int type, uint64_t rows, int k); /* UINT64_MAX: more than 64 bits can say */
 
 /* N4, N4s: the grid of kernels.md 1.4. */
 extern const int8_t q_grid_n4[16];
@@ -91,9 +91,11 @@ uint16_t q_f32_to_bf16(float f);  /* round to nearest even, by integers */
 float q_f8e4m3_to_f32(uint8_t b); /* OCP E4M3 "fn": no infinity, NaN = 0x7f, 0xff */
 
 /* ------------------------------------------------------------------------------------------
- * Activations.  A matrix input of M tokens, k padded to an even number of 64-k tiles, in
- * tile-major order so that a block of tokens of one tile is contiguous: constant displacements for
- * every ISA, ready to be an AMX A tile.  Process-private, never on disk.
+ * Activations.  A matrix input of M tokens, k padded to kt tiles of 64, in tile-major order so that
+ * a block of tokens of one tile is contiguous: constant displacements for every ISA, ready to be an
+ * AMX A tile.  Process-private, never on disk.  kt is also the number of 64-k tiles of the matrix: its
+ * groups are q_group_bytes(type, 64 * kt) apart.  When kt is odd there is memory for one tile more,
+ * zeroed by q_acts_init and written by nobody: N4s, whose tiles are 128 k, may multiply it.
  *   nsum is minus the sum of each 16 codes: u8-weight ISAs start their accumulators from it
  *   (shifted by the format's offset).  All tables write all planes, so tables may be mixed. */
 typedef struct q_acts {
@@ -101,16 +103,16 @@ typedef struct q_acts {
     float *d;       /* (kt, M) */
     int32_t *nsum;  /* (kt, M, 4) */
     int M;          /* tokens: the stride */
-    int kt;         /* tiles, even */
+    int kt;         /* ceil(k / 64) */
 } q_acts;
 
 size_t q_acts_bytes(int M, int k);                              /* memory for q_acts_init */
-void q_acts_init(q_acts *a, void *mem, int M, int k);           /* mem 64-aligned; contents undefined */
+void q_acts_init(q_acts *a, void *mem, int M, int k);           /* mem 64-aligned; the kt tiles are undefined */
 
 /* Bits above 0x7f7fffff mark a non-finite f32; functions below return nonzero when they met one. */
 
 /* One A64 quantisation: tiles t0 .. t0+nt-1 of token m of *a from x[0..n), zero-padded to nt*64
- * (n <= nt * 64; an odd tile at the end of k is the caller's to zero by nt).
+ * (n <= nt * 64).
  * Per tile: m = max abs; m < 2^-100 -> d = 0, q = 0; else inv = 127 / m, q = rne(x * inv), d = m / 127. */
 typedef int q_quant_a64_fn(q_acts *a, int m, int t0, int nt, const float *x, int n);
 

@@ -1,0 +1,33 @@
+/* t16.h - where a weight lies in a T16 tile (quant.h), for the plain C of the codecs and the reference.
+ *
+ * Works on half tiles of 64 k: the whole tile of L8, L6 and N4, one of two halves of N4s.  Codes in
+ * between are g values: the integer that stands beside the sub-scale in row_scale * (s * g). */
+#ifndef QUANT_T16_H
+#define QUANT_T16_H
+
+#include "quant/quant.h"
+
+/* 64 k of one row group, unpacked: k-major, so that loops over rows are loops over lanes. */
+typedef struct q_half {
+    int8_t g[Q_TILE][Q_ROWS];  /* grid values */
+    int8_t s[4][Q_ROWS];       /* sub-scale of each 16 k; N4s has two equal neighbours */
+} q_half;
+
+/* Sub-scale of 16-k block i (0..3) of half `h`: index of its line in the tile's sub-scale line. */
+static inline int q_scale_line(int type, int h, int i) { return type == Q_N4S ? 2 * h + i / 2 : i; }
+
+/* The 4-bit plane of one half: byte of (k, row), and whether its code is the high nibble. */
+static inline int q_nibble_at(int k, int row) { return 64 * (4 * (k / 32) + k % 16 / 4) + 4 * row + k % 4; }
+static inline int q_nibble_high(int k) { return k % 32 / 16; }
+
+/* The 2-bit plane: chunk j of a block of 8 sits in line j % 2 at bits 2 * (j / 2). */
+static inline int q_pair_at(int k, int row) { return 64 * (2 * (k / 32) + k / 4 % 2) + 4 * row + k % 4; }
+static inline int q_pair_shift(int k) { return 2 * (k % 32 / 8); }
+
+/* Byte of (k, row) in an 8-bit plane. */
+static inline int q_byte_at(int k, int row) { return 64 * (k / 4) + 4 * row + k % 4; }
+
+/* Half `h` (0, or 1 in N4s) of a tile. */
+void q_half_load(q_half *o, int type, const uint8_t *tile, int h);
+
+#endif
