@@ -51,7 +51,8 @@ void app_note(const app *a, const char *fmt, ...)
 
 /* ---- progress ---- */
 
-void app_progress_begin(app_progress *p, const app *a, const char *what, const char *unit, double delay)
+void app_progress_begin(app_progress *p, const app *a, const char *what, const char *unit,
+                        double delay)
 {
     *p = (app_progress){ .a = a, .what = what, .unit = unit, .start = vq_now(), .delay = delay };
     p->last = p->start;
@@ -82,7 +83,8 @@ static void draw(app_progress *p, uint64_t done, uint64_t total, double now)
     for (int i = 0; i < 20; i++) bar[i] = i < (int)(share * 20) ? '#' : '.';
     bar[20] = 0;
     char line[200];
-    snprintf(line, sizeof line, "%s %s %3d%%  %s, %s left", p->what, bar, (int)(share * 100), amount, left);
+    snprintf(line, sizeof line, "%s %s %3d%%  %s, %s left", p->what, bar, (int)(share * 100),
+             amount, left);
     const int width = vq_term_width();
     if (width > 1 && strlen(line) >= (size_t)width) line[width - 1 < 199 ? width - 1 : 199] = 0;
     fprintf(stderr, "\r%s\033[K", line);
@@ -118,7 +120,8 @@ vq_status app_read(const char *path, vq_buf *out, vq_err *e)
 vq_status app_model_path(const char *path, vq_err *e)
 {
     if (!vq_is_dir(path)) return VQ_OK;
-    return vq_fail(e, VQ_EFORMAT, "%s: a folder, not a .vaq file; make one with: vaquita convert %s -o MODEL.vaq",
+    return vq_fail(e, VQ_EFORMAT,
+                   "%s: a folder, not a .vaq file; make one with: vaquita convert %s -o MODEL.vaq",
                    path, path);
 }
 

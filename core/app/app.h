@@ -27,7 +27,7 @@ typedef struct app_verb {
     const char *name;
     const char *args;       /* "MODEL [-p TEXT]": for the usage line */
     const char *what;       /* one line for the list of verbs */
-    const char *more;       /* further help: what to know, an example; lines of at most 80 columns */
+    const char *more; /* further help: what to know, an example; lines of at most 80 columns */
     const args_opt *opt;
     const void *defaults;   /* the option struct before parsing */
     size_t size;            /* its bytes, <= APP_OPTS_MAX */
@@ -37,7 +37,8 @@ typedef struct app_verb {
 enum { APP_OPTS_MAX = 256 };
 
 extern const app_verb app_verb_convert, app_verb_info, app_verb_verify, app_verb_tokenize,
-    app_verb_detokenize, app_verb_logits, app_verb_run, app_verb_chat, app_verb_check, app_verb_bench;
+    app_verb_detokenize, app_verb_logits, app_verb_run, app_verb_chat, app_verb_check,
+    app_verb_bench;
 
 /* ---- stdout ----
  * Both return false once stdout has failed; the verb then stops and returns VQ_OK, and main tells
@@ -51,7 +52,7 @@ vq_status app_put_json(app *a, const vq_buf *b, vq_err *e);
 /* ---- stderr: one line, unless -q ---- */
 void app_note(const app *a, const char *fmt, ...) VQ_PRINTF(2, 3);
 
-/* ---- progress on a terminal: one line that is drawn over itself, at most ten times a second ---- */
+/* ---- progress on a terminal: one line that is drawn over itself, ten times a second ---- */
 typedef struct app_progress {
     const app *a;
     const char *what;       /* "convert" */
@@ -60,8 +61,9 @@ typedef struct app_progress {
     double delay;           /* nothing is drawn before so many seconds have passed */
     bool drawn;
 } app_progress;
-void app_progress_begin(app_progress *p, const app *a, const char *what, const char *unit, double delay);
-/* Has the shape of every progress callback, ctx being the app_progress; true = the user wants to stop. */
+void app_progress_begin(app_progress *p, const app *a, const char *what, const char *unit,
+                        double delay);
+/* A progress callback for all layers, ctx being the app_progress; true = the user wants to stop. */
 bool app_progress_step(void *ctx, uint64_t done, uint64_t total);
 void app_progress_end(app_progress *p);   /* wipes the line */
 
@@ -86,7 +88,8 @@ typedef struct app_messages {
     void *own_;
 } app_messages;
 /* A conversation from JSON; the strings live in *out. */
-vq_status app_messages_parse(app_messages *out, const char *p, size_t n, const char *what, vq_err *e);
+vq_status app_messages_parse(app_messages *out, const char *p, size_t n, const char *what,
+                             vq_err *e);
 void app_messages_clear(app_messages *m);
 
 #endif

@@ -100,7 +100,8 @@ static vq_status unknown(const args_spec *s, const char *name, vq_err *e)
 static vq_status bad_number(const args_opt *o, const char *v, vq_err *e)
 {
     if (o->max >= 9e15) {
-        return vq_fail(e, VQ_EUSAGE, "%s takes a number from %.15g up, not '%s'", o->name, o->min, v);
+        return vq_fail(e, VQ_EUSAGE, "%s takes a number from %.15g up, not '%s'", o->name, o->min,
+                       v);
     }
     return vq_fail(e, VQ_EUSAGE, "%s takes a number from %.15g to %.15g, not '%s'", o->name, o->min,
                    o->max, v);
@@ -127,7 +128,8 @@ static vq_status set(const args_opt *o, void *to, const char *v, vq_err *e)
     case ARGS_U64: {
         uint64_t n;
         if (!vq_parse_u64(v, &n)) {
-            return vq_fail(e, VQ_EUSAGE, "%s takes a whole number from 0 to 18446744073709551615, not '%s'",
+            return vq_fail(e, VQ_EUSAGE,
+                           "%s takes a whole number from 0 to 18446744073709551615, not '%s'",
                            o->name, v);
         }
         *(args_u64 *)field = (args_u64){ n, true };
@@ -142,7 +144,8 @@ static vq_status set(const args_opt *o, void *to, const char *v, vq_err *e)
     case ARGS_SIZE: {
         uint64_t n;
         if (!vq_parse_size(v, &n) || (double)n < o->min || (double)n > o->max) {
-            return vq_fail(e, VQ_EUSAGE, "%s takes a number from %.0f to %.0f, or one with K, M or G, not '%s'",
+            return vq_fail(e, VQ_EUSAGE,
+                           "%s takes a number from %.0f to %.0f, or one with K, M or G, not '%s'",
                            o->name, o->min, o->max, v);
         }
         *(uint64_t *)field = n;
@@ -187,7 +190,8 @@ vq_status args_parse(const args_spec *s, int argc, char **argv, int *n_left, vq_
         } else if (eq) {
             v = eq + 1;
         } else {
-            if (i + 1 >= argc) return vq_fail(e, VQ_EUSAGE, "%s needs a value: %s", o->name, o->value);
+            if (i + 1 >= argc)
+                return vq_fail(e, VQ_EUSAGE, "%s needs a value: %s", o->name, o->value);
             v = argv[++i];
         }
         const vq_status st = set(o, to, v, e);
@@ -201,7 +205,8 @@ void args_help(vq_buf *out, const args_opt *opt)
 {
     for (const args_opt *o = opt; o && o->kind != ARGS_END; o++) {
         char left[40];
-        snprintf(left, sizeof left, "%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
+        snprintf(left, sizeof left, "%s%s%s", o->name, o->value ? " " : "",
+                 o->value ? o->value : "");
         vq_buf_printf(out, "  %-19s %s\n", left, o->what);
     }
 }

@@ -1,4 +1,4 @@
-/* bench_cmd.c - `vaquita bench`: this machine's limits and the model against them; work of bench/. */
+/* bench_cmd.c - `vaquita bench`: this machine's limits and the model beside them (bench/). */
 #include "bench/bench.h"
 #include "core/app/app.h"
 
@@ -13,12 +13,18 @@ typedef struct bench_opts {
 static const args_opt options[] = {
     { ARGS_TEXT, "--shape", "NAME", offsetof(bench_opts, shape), 0, 0, NULL,
       "random weights of a shape, e.g. qwen-1.5b or llama-8b" },
-    { ARGS_TEXT, "--type", "TYPE", offsetof(bench_opts, type), 0, 0, NULL, "type of the shape's matrices (n4)" },
-    { ARGS_TEXT, "-p", "LIST", offsetof(bench_opts, prompt), 0, 0, NULL, "prompt lengths, e.g. 32,512 (512)" },
-    { ARGS_INT, "-n", "N", offsetof(bench_opts, gen), 1, 1e6, NULL, "tokens decoded per repetition (32)" },
-    { ARGS_TEXT, "--depth", "LIST", offsetof(bench_opts, depth), 0, 0, NULL, "positions already in the cache (0)" },
-    { ARGS_TEXT, "--batch", "LIST", offsetof(bench_opts, batch), 0, 0, NULL, "sequences decoded together (1)" },
-    { ARGS_INT, "--reps", "N", offsetof(bench_opts, reps), 1, 1000, NULL, "repetitions; medians are shown (5)" },
+    { ARGS_TEXT, "--type", "TYPE", offsetof(bench_opts, type), 0, 0, NULL,
+      "type of the shape's matrices (n4)" },
+    { ARGS_TEXT, "-p", "LIST", offsetof(bench_opts, prompt), 0, 0, NULL,
+      "prompt lengths, e.g. 32,512 (512)" },
+    { ARGS_INT, "-n", "N", offsetof(bench_opts, gen), 1, 1e6, NULL,
+      "tokens decoded per repetition (32)" },
+    { ARGS_TEXT, "--depth", "LIST", offsetof(bench_opts, depth), 0, 0, NULL,
+      "positions already in the cache (0)" },
+    { ARGS_TEXT, "--batch", "LIST", offsetof(bench_opts, batch), 0, 0, NULL,
+      "sequences decoded together (1)" },
+    { ARGS_INT, "--reps", "N", offsetof(bench_opts, reps), 1, 1000, NULL,
+      "repetitions; medians are shown (5)" },
     { ARGS_FLAG, "--compare", NULL, offsetof(bench_opts, compare), 0, 0, NULL,
       "two files of --json side by side: --compare A B" },
     { .kind = ARGS_END },

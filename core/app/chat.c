@@ -103,7 +103,8 @@ static vq_status ask(chat *c, const char *p, size_t n, vq_err *e)
     if (!st) st = queue(c, &ids, e);
     if (!st) {
         const vq_info *info = vq_engine_info(c->eng);
-        st = gen_answer(c->a, c->eng, c->s, gen_in_think(info, ids.v, ids.n), (size_t)c->o->gen.n, &show, &r, e);
+        st = gen_answer(c->a, c->eng, c->s, gen_in_think(info, ids.v, ids.n), (size_t)c->o->gen.n,
+                        &show, &r, e);
     }
     if (st == VQ_EINTR) {
         vq_engine_resume(c->eng);
@@ -301,8 +302,8 @@ static vq_status run(app *a, const void *opts, char **arg, int n_arg, vq_err *e)
         }
         if (!st && c.raw) {
             history_open(&c);
-            app_note(a, "%s, context %u, %s with %d threads; /help for help", info->name ? info->name : info->arch,
-                     info->ctx, info->cpu, info->threads);
+            app_note(a, "%s, context %u, %s with %d threads; /help for help",
+                     info->name ? info->name : info->arch, info->ctx, info->cpu, info->threads);
         }
         if (!st) st = talk(&c, e);
     }

@@ -11,8 +11,10 @@ typedef struct check_opts {
 } check_opts;
 
 static const args_opt options[] = {
-    { ARGS_U64, "--seed", "N", offsetof(check_opts, seed), 0, 0, NULL, "of the random cases (random, printed)" },
-    { ARGS_FLAG, "--bench", NULL, offsetof(check_opts, bench), 0, 0, NULL, "also time every kernel" },
+    { ARGS_U64, "--seed", "N", offsetof(check_opts, seed), 0, 0, NULL,
+      "of the random cases (random, printed)" },
+    { ARGS_FLAG, "--bench", NULL, offsetof(check_opts, bench), 0, 0, NULL,
+      "also time every kernel" },
     { .kind = ARGS_END },
 };
 
@@ -30,11 +32,17 @@ static vq_status check(app *a, const void *opts, char **arg, int n_arg, vq_err *
     const check_opts *o = opts;
     const uint64_t seed = o->seed.set ? o->seed.v : vq_random64() >> 11;
     const q_check_opts c = {
-        .op = n_arg ? arg[0] : NULL, .level = a->cpu, .seed = seed, .bench = o->bench, .say = say, .ctx = a,
+        .op = n_arg ? arg[0] : NULL,
+        .level = a->cpu,
+        .seed = seed,
+        .bench = o->bench,
+        .say = say,
+        .ctx = a,
     };
     int cases = 0;
     const int failed = q_check(&c, &cases);
-    if (failed < 0) return vq_fail(e, VQ_EUSAGE, "no operation is called '%s'", n_arg ? arg[0] : "");
+    if (failed < 0)
+        return vq_fail(e, VQ_EUSAGE, "no operation is called '%s'", n_arg ? arg[0] : "");
     if (a->json) {
         vq_buf b = { 0 };
         vq_jw w = { .b = &b };
@@ -50,7 +58,8 @@ static vq_status check(app *a, const void *opts, char **arg, int n_arg, vq_err *
         if (st) return st;
     } else {
         char line[100];
-        snprintf(line, sizeof line, "%d cases, %d failed, seed %llu\n", cases, failed, (unsigned long long)seed);
+        snprintf(line, sizeof line, "%d cases, %d failed, seed %llu\n", cases, failed,
+                 (unsigned long long)seed);
         app_puts(a, line);
     }
     if (failed) return vq_fail(e, VQ_EFAIL, "%d kernel cases differ from the reference", failed);

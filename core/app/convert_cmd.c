@@ -16,15 +16,18 @@ typedef struct convert_opts {
 static const int types[] = { -1, Q_F32, Q_BF16, Q_F16, Q_L8, Q_L6, Q_N4, Q_N4S };
 
 static const args_opt options[] = {
-    { ARGS_TEXT, "-o", "OUT.vaq", offsetof(convert_opts, out), 0, 0, NULL, "the container to make" },
-    { ARGS_CHOICE, "--type", "TYPE", offsetof(convert_opts, type), 0, 0, "auto|f32|bf16|f16|l8|l6|n4|n4s",
-      "of all matrices: f32 bf16 f16 l8 l6 n4 n4s, or auto" },
+    { ARGS_TEXT, "-o", "OUT.vaq", offsetof(convert_opts, out), 0, 0, NULL,
+      "the container to make" },
+    { ARGS_CHOICE, "--type", "TYPE", offsetof(convert_opts, type), 0, 0,
+      "auto|f32|bf16|f16|l8|l6|n4|n4s", "of all matrices: f32 bf16 f16 l8 l6 n4 n4s, or auto" },
     { ARGS_CHOICE, "--yarn-attn", "HOW", offsetof(convert_opts, yarn), 0, 0, "file|hf",
       "attn_factor of a YaRN config: honour (file) or ignore (hf)" },
     { ARGS_FLAG, "--no-tokenizer", NULL, offsetof(convert_opts, no_tokenizer), 0, 0, NULL,
       "leave the tokenizer out: ids only" },
-    { ARGS_FLAG, "--dry-run", NULL, offsetof(convert_opts, dry_run), 0, 0, NULL, "check everything, write nothing" },
-    { ARGS_FLAG, "--force", NULL, offsetof(convert_opts, force), 0, 0, NULL, "overwrite an existing file" },
+    { ARGS_FLAG, "--dry-run", NULL, offsetof(convert_opts, dry_run), 0, 0, NULL,
+      "check everything, write nothing" },
+    { ARGS_FLAG, "--force", NULL, offsetof(convert_opts, force), 0, 0, NULL,
+      "overwrite an existing file" },
     { .kind = ARGS_END },
 };
 
@@ -73,11 +76,12 @@ static void print_text(app *a, const convert_opts *o, const cv_report *r)
     vq_fmt_size(size, r->bytes);
     vq_fmt_size(peak, r->peak_rss);
     snprintf(line, sizeof line, "%s: %s%s, %.2f bits per weight, %.1f s, %.0f MB/s, %s of memory\n",
-             o->out ? o->out : "dry run", size, o->dry_run ? " (not written)" : "", r->bpw, r->seconds, r->read_mbs,
-             peak);
+             o->out ? o->out : "dry run", size, o->dry_run ? " (not written)" : "", r->bpw,
+             r->seconds, r->read_mbs, peak);
     app_puts(a, line);
     if (worst > 0) {
-        snprintf(line, sizeof line, "largest relative error of a tensor: %.4f (%s)\n", (double)worst, name);
+        snprintf(line, sizeof line, "largest relative error of a tensor: %.4f (%s)\n",
+                 (double)worst, name);
         app_puts(a, line);
     }
 }
@@ -100,9 +104,18 @@ static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err
     app_progress p;
     app_progress_begin(&p, a, "convert", NULL, 0.3);
     const cv_opts c = {
-        .src = arg[0], .out = o->out, .type = types[o->type], .cpu = a->cpu, .threads = (int)a->threads,
-        .yarn_hf = o->yarn == 1, .no_tokenizer = o->no_tokenizer, .force = o->force, .dry_run = o->dry_run,
-        .progress = app_progress_step, .notice = notice, .ctx = &p,
+        .src = arg[0],
+        .out = o->out,
+        .type = types[o->type],
+        .cpu = a->cpu,
+        .threads = (int)a->threads,
+        .yarn_hf = o->yarn == 1,
+        .no_tokenizer = o->no_tokenizer,
+        .force = o->force,
+        .dry_run = o->dry_run,
+        .progress = app_progress_step,
+        .notice = notice,
+        .ctx = &p,
     };
     cv_report r = { 0 };
     term_polite(true);

@@ -14,7 +14,7 @@
 
 vq_status gen_open(const app *a, vq_engine **out, const char *path, uint64_t ctx, int kv, vq_err *e)
 {
-    static const vq_kv_type kvs[] = { VQ_KV_INT8, VQ_KV_BF16, VQ_KV_F32 }; /* as GEN_KV names them */
+    static const vq_kv_type kvs[] = { VQ_KV_INT8, VQ_KV_BF16, VQ_KV_F32 }; /* GEN_KV's order */
     *out = NULL;
     vq_status st = app_model_path(path, e);
     if (st) return st;
@@ -28,7 +28,8 @@ vq_status gen_open(const app *a, vq_engine **out, const char *path, uint64_t ctx
     const vq_info *i = vq_engine_info(*out);
     const uint32_t usual = i->ctx_model < 36864 ? i->ctx_model : 36864;
     if (!ctx && i->ctx < usual) {
-        app_note(a, "%s: context of %u positions: what fits the available memory (the model takes %u)",
+        app_note(a,
+                 "%s: context of %u positions: what fits the available memory (the model takes %u)",
                  path, i->ctx, i->ctx_model);
     }
     return VQ_OK;
@@ -83,7 +84,8 @@ static void set_dim(screen *c, bool on)
     app_puts(c->a, on ? "\033[2m" : "\033[0m");
 }
 
-static void put_clean(app *a, const char *p, size_t n) /* valid UTF-8 in, no control characters out */
+/* Valid UTF-8 in, no control characters out. */
+static void put_clean(app *a, const char *p, size_t n)
 {
     size_t from = 0;
     for (size_t i = 0; i < n;) {

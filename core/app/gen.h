@@ -39,7 +39,8 @@ typedef enum gen_think { GEN_SHOW, GEN_HIDE, GEN_ONLY } gen_think;
       "system message (none: DeepSeek advises against one)" }
 
 /* Opens a model with the app's common options.  ctx 0 and kv -1 are the engine's choice. */
-vq_status gen_open(const app *a, vq_engine **out, const char *path, uint64_t ctx, int kv, vq_err *e);
+vq_status gen_open(const app *a, vq_engine **out, const char *path, uint64_t ctx, int kv,
+                   vq_err *e);
 vq_sampling gen_sampling(const gen_opts *o, const vq_info *info, uint64_t random_seed);
 
 /* Do these ids end inside the thoughts: is the last mark in them <think>? */

@@ -51,7 +51,8 @@ static void put_quality(vq_jw *w, const vq_file *f)
     for (size_t pos = 0; vq_file_meta_next(f, &pos, &m);) {
         char key[64];
         const size_t n = sizeof prefix - 1;
-        if (m.type != VAQ_META_F64 || m.key.n <= n || m.key.n - n >= sizeof key || memcmp(m.key.p, prefix, n) != 0) {
+        if (m.type != VAQ_META_F64 || m.key.n <= n || m.key.n - n >= sizeof key ||
+            memcmp(m.key.p, prefix, n) != 0) {
             continue;
         }
         memcpy(key, m.key.p + n, m.key.n - n);
@@ -87,7 +88,9 @@ static void put_container(vq_jw *w, const vq_file *f)
     vq_jw_cstr(w, "template", vq_template_name(c->template_id));
     vq_jw_bool(w, "tokenizer", f->tokenizer != NULL);
     vq_jw_open(w, "source", '{');
-    static const char *const keys[] = { "source", "source_sha256", "distill_of", "licence", "recipe", "tool" };
+    static const char *const keys[] = {
+        "source", "source_sha256", "distill_of", "licence", "recipe", "tool",
+    };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const vq_str s = vq_file_meta(f, keys[i]);
         if (s.p) put_str(w, keys[i], s);
@@ -124,7 +127,7 @@ static void put_features(vq_jw *w)
     vq_jw_close(w, ']');
 }
 
-/* For every operation the level its kernel comes from: the lowest whose table holds the same one. */
+/* For every operation the level its kernel comes from: the lowest with the same one. */
 static void put_kernels(vq_jw *w, const q_kern *used)
 {
     const char *names[8];
@@ -238,7 +241,8 @@ static vq_status print_text(app *a, const vq_buf *json, vq_err *e)
             vq_buf_printf(&out, "%-11.*s ", (int)key.n, key.p);
             put_value(&out, &j, k);
             int64_t bytes;
-            if ((vq_str_eq(key, "bytes") || vq_str_eq(key, "memory")) && vq_json_i64(&j, k, &bytes) && bytes > 0) {
+            if ((vq_str_eq(key, "bytes") || vq_str_eq(key, "memory")) &&
+                vq_json_i64(&j, k, &bytes) && bytes > 0) {
                 char size[16];
                 vq_fmt_size(size, (uint64_t)bytes);
                 vq_buf_printf(&out, " (%s)", size);
@@ -246,7 +250,7 @@ static vq_status print_text(app *a, const vq_buf *json, vq_err *e)
             vq_buf_char(&out, '\n');
             continue;
         }
-        for (uint32_t m = vq_json_first(&j, k); m; m = vq_json_next(&j, k, m)) { /* one line per member */
+        for (uint32_t m = vq_json_first(&j, k); m; m = vq_json_next(&j, k, m)) {
             vq_buf_printf(&out, "%-11.*s ", (int)key.n, key.p);
             put_value(&out, &j, m);
             m = vq_json_next(&j, k, m);

@@ -29,7 +29,7 @@ le_event le_feed(lineedit *le, unsigned char byte);
 void le_pause(lineedit *le);
 bool le_pending(const lineedit *le);        /* inside an escape sequence */
 void le_draw(lineedit *le, vq_buf *screen);
-void le_finish(lineedit *le, vq_buf *screen); /* draws it for the last time; the cursor goes below */
+void le_finish(lineedit *le, vq_buf *screen); /* draws it once more; the cursor goes below */
 void le_resize(lineedit *le, int columns);
 vq_str le_text(const lineedit *le);
 

@@ -1,7 +1,7 @@
 /* logits.c - `vaquita logits`: the raw output of the model, to compare builds, machines and types.
  *
- * Rows are little-endian f32, one per position, all rows of the head, unmasked.  They are hashed and
- * written as they come, so memory does not grow with the prompt. */
+ * Rows are little-endian f32, one per position, all rows of the head, unmasked.  They are hashed
+ * and written as they come, so memory does not grow with the prompt. */
 #include "core/app/gen.h"
 #include "core/app/term.h"
 #include "core/base/os.h"
@@ -19,12 +19,14 @@ typedef struct logits_opts {
 } logits_opts;
 
 static const args_opt options[] = {
-    { ARGS_TEXT, "--ids", "IDS", offsetof(logits_opts, ids), 0, 0, NULL, "the prompt as token ids 1,2,3" },
+    { ARGS_TEXT, "--ids", "IDS", offsetof(logits_opts, ids), 0, 0, NULL,
+      "the prompt as token ids 1,2,3" },
     { ARGS_TEXT, "-p", "TEXT", offsetof(logits_opts, prompt), 0, 0, NULL,
       "the prompt as text: no template, marks in it act" },
     { ARGS_TEXT, "-o", "FILE", offsetof(logits_opts, out), 0, 0, NULL,
       "write the rows there; - is stdout (the summary then stderr)" },
-    { ARGS_FLAG, "--last", NULL, offsetof(logits_opts, last), 0, 0, NULL, "only the last position" },
+    { ARGS_FLAG, "--last", NULL, offsetof(logits_opts, last), 0, 0, NULL,
+      "only the last position" },
     { ARGS_INT, "--chunk", "N", offsetof(logits_opts, chunk), 1, 1e6, NULL,
       "prefill in steps of N (any N gives the same bits)" },
     { ARGS_SIZE, "--ctx", "N", offsetof(logits_opts, ctx), 1, 4294967295.0, NULL,
@@ -60,7 +62,8 @@ static vq_status put_row(void *ctx, size_t pos, const float *logits, vq_err *e)
     return VQ_OK;
 }
 
-static vq_status compute(app *a, const logits_opts *o, vq_engine *eng, const vq_ids *ids, sink *k, vq_err *e)
+static vq_status compute(app *a, const logits_opts *o, vq_engine *eng, const vq_ids *ids, sink *k,
+                         vq_err *e)
 {
     vq_session *s;
     vq_status st = vq_session_open(&s, eng, NULL, e);
@@ -104,7 +107,8 @@ static vq_status logits(app *a, const void *opts, char **arg, int n_arg, vq_err 
 {
     const logits_opts *o = opts;
     (void)n_arg;
-    if (!o->ids == !o->prompt) return vq_fail(e, VQ_EUSAGE, "the prompt comes from one place: --ids or -p");
+    if (!o->ids == !o->prompt)
+        return vq_fail(e, VQ_EUSAGE, "the prompt comes from one place: --ids or -p");
     sink k = { .a = a, .path = o->out, .to_stdout = o->out && !strcmp(o->out, "-") };
     if (k.to_stdout && a->json) return vq_fail(e, VQ_EUSAGE, "-o - and --json both want stdout");
 
@@ -114,7 +118,7 @@ static vq_status logits(app *a, const void *opts, char **arg, int n_arg, vq_err 
     vq_status st = VQ_OK;
     if (o->ids) st = app_parse_ids(o->ids, "--ids", &ids, e);
     if (!st && o->ids && !ids.n) st = vq_fail(e, VQ_EUSAGE, "--ids is empty");
-    /* Known ids need exactly their number of positions; the length of a text is known after opening. */
+    /* Known ids need just their number of positions; a text's is known only after opening. */
     if (!st) st = gen_open(a, &eng, arg[0], o->ctx ? o->ctx : ids.n, o->kv, e);
     if (!st && o->prompt) st = vq_engine_tokenize(eng, o->prompt, strlen(o->prompt), true, &ids, e);
     if (!st && !ids.n) st = vq_fail(e, VQ_EUSAGE, "the prompt is empty");
@@ -127,7 +131,8 @@ static vq_status logits(app *a, const void *opts, char **arg, int n_arg, vq_err 
         st = compute(a, o, eng, &ids, &k, e);
     }
     app_sha256_end(k.sha, hex);
-    if (k.f && fclose(k.f) && !st) st = vq_fail_errno(e, errno, "%s: cannot write the logits", o->out);
+    if (k.f && fclose(k.f) && !st)
+        st = vq_fail_errno(e, errno, "%s: cannot write the logits", o->out);
     if (st && k.f) vq_unlink(o->out); /* rows that are not all there would be taken for all */
     if (a->out_errno) st = VQ_OK; /* told by main */
     else if (!st) st = summary(a, &k, hex, e);

@@ -1,8 +1,8 @@
 /* main.c - the table of verbs; the only place that prints errors and exits.
  *
- * Exit codes are a promise: 0 done, 1 failed, 2 wrong usage, 3 an input file is damaged or not ours,
- * 4 does not fit, 130 interrupted.  An error is one line on stderr.  A reader of stdout that goes
- * away (`vaquita ... | head`) is no error: the program ends quietly with 0. */
+ * Exit codes are a promise: 0 done, 1 failed, 2 wrong usage, 3 an input file is damaged or not
+ * ours, 4 does not fit, 130 interrupted.  An error is one line on stderr.  A reader of stdout that
+ * goes away (`vaquita ... | head`) is no error: the program ends quietly with 0. */
 #include "core/app/app.h"
 #include "core/app/term.h"
 #include "core/base/os.h"
@@ -14,15 +14,18 @@
 #include <string.h>
 
 static const app_verb *const verbs[] = {
-    &app_verb_convert, &app_verb_run, &app_verb_chat, &app_verb_info, &app_verb_verify, &app_verb_tokenize,
-    &app_verb_detokenize, &app_verb_logits, &app_verb_check, &app_verb_bench,
+    &app_verb_convert,  &app_verb_run,        &app_verb_chat,   &app_verb_info,  &app_verb_verify,
+    &app_verb_tokenize, &app_verb_detokenize, &app_verb_logits, &app_verb_check, &app_verb_bench,
 };
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 
 static const args_opt common[] = {
-    { ARGS_INT, "--threads", "N", offsetof(app, threads), 1, 1024, NULL, "threads (the performance cores)" },
-    { ARGS_TEXT, "--cpu", "LEVEL", offsetof(app, cpu), 0, 0, NULL, "kernel level; 'vaquita info' lists those here" },
-    { ARGS_FLAG, "--json", NULL, offsetof(app, json), 0, 0, NULL, "one JSON object on stdout, nothing else" },
+    { ARGS_INT, "--threads", "N", offsetof(app, threads), 1, 1024, NULL,
+      "threads (the performance cores)" },
+    { ARGS_TEXT, "--cpu", "LEVEL", offsetof(app, cpu), 0, 0, NULL,
+      "kernel level; 'vaquita info' lists those here" },
+    { ARGS_FLAG, "--json", NULL, offsetof(app, json), 0, 0, NULL,
+      "one JSON object on stdout, nothing else" },
     { ARGS_FLAG, "-q", NULL, offsetof(app, quiet), 0, 0, NULL, "no notes and no progress" },
     { ARGS_FLAG, "--help", NULL, offsetof(app, help), 0, 0, NULL, "this" },
     { .kind = ARGS_END },
@@ -43,8 +46,8 @@ static vq_status unknown_verb(const char *name, vq_err *e)
     names[N_VERBS] = "help";
     names[N_VERBS + 1] = NULL;
     const char *like = args_nearest(name, names);
-    return vq_fail(e, VQ_EUSAGE, "no verb is called '%s'%s%s%s", name, like ? "; did you mean '" : "", like ? like : "",
-                   like ? "'?" : "");
+    return vq_fail(e, VQ_EUSAGE, "no verb is called '%s'%s%s%s", name,
+                   like ? "; did you mean '" : "", like ? like : "", like ? "'?" : "");
 }
 
 static vq_status print_help(app *a, const app_verb *v, vq_err *e)
@@ -56,9 +59,11 @@ static vq_status print_help(app *a, const app_verb *v, vq_err *e)
         args_help(&b, common);
         vq_buf_str(&b, v->more);
     } else {
-        vq_buf_str(&b, "vaquita " VQ_VERSION " - DeepSeek-R1 distills, quantized, on the machine you have\n\n"
+        vq_buf_str(&b, "vaquita " VQ_VERSION
+                       " - DeepSeek-R1 distills, quantized, on the machine you have\n\n"
                        "usage: vaquita VERB [options] [arguments]\n\n");
-        for (int i = 0; i < N_VERBS; i++) vq_buf_printf(&b, "  %-11s %s\n", verbs[i]->name, verbs[i]->what);
+        for (int i = 0; i < N_VERBS; i++)
+            vq_buf_printf(&b, "  %-11s %s\n", verbs[i]->name, verbs[i]->what);
         vq_buf_str(&b, "\n'vaquita help VERB' tells more.  Two commands to an answer:\n"
                        "  vaquita convert DeepSeek-R1-Distill-Qwen-1.5B -o r1.vaq\n"
                        "  vaquita run r1.vaq -p 'How many primes are below 30?'\n");
@@ -99,7 +104,8 @@ static vq_status run_verb(app *a, const app_verb *v, int argc, char **argv, vq_e
     vq_status st = args_parse(&spec, argc, argv, &n, e);
     if (st) return st;
     if (a->help) return print_help(a, v, e);
-    if (n < v->min_args) return vq_fail(e, VQ_EUSAGE, "too few arguments: vaquita %s %s", v->name, v->args);
+    if (n < v->min_args)
+        return vq_fail(e, VQ_EUSAGE, "too few arguments: vaquita %s %s", v->name, v->args);
     if (v->max_args >= 0 && n > v->max_args) {
         return vq_fail(e, VQ_EUSAGE, "one argument too many: '%s'", argv[v->max_args]);
     }
@@ -107,8 +113,8 @@ static vq_status run_verb(app *a, const app_verb *v, int argc, char **argv, vq_e
     if (st) return st;
     const char *wrong = q_selftest();
     if (wrong && v != &app_verb_info) {
-        return vq_fail(e, VQ_EFAIL, "this build computes wrongly: %s; compile with -ffp-contract=off and without "
-                                    "-ffast-math", wrong);
+        return vq_fail(e, VQ_EFAIL, "this build computes wrongly: %s; compile with "
+                       "-ffp-contract=off and without -ffast-math", wrong);
     }
     return v->run(a, opts.bytes, argv, n, e);
 }
@@ -142,7 +148,8 @@ int main(int argc, char **argv)
     }
     if (st) {
         fprintf(stderr, "vaquita%s%s: %s", v ? " " : "", v ? v->name : "", e.msg);
-        if (st == VQ_EUSAGE) fprintf(stderr, " (see: vaquita help%s%s)", v ? " " : "", v ? v->name : "");
+        if (st == VQ_EUSAGE)
+            fprintf(stderr, " (see: vaquita help%s%s)", v ? " " : "", v ? v->name : "");
         fputc('\n', stderr);
     }
     return vq_status_exit(st);

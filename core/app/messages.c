@@ -4,7 +4,8 @@
 #include "core/base/mem.h"
 #include "core/text/chat.h"
 
-vq_status app_messages_parse(app_messages *out, const char *p, size_t n, const char *what, vq_err *e)
+vq_status app_messages_parse(app_messages *out, const char *p, size_t n, const char *what,
+                             vq_err *e)
 {
     *out = (app_messages){ 0 };
     vq_messages *own = vq_calloc(1, sizeof *own);

@@ -18,12 +18,14 @@ typedef struct run_opts {
 
 static const args_opt options[] = {
     { ARGS_TEXT, "-p", "TEXT", offsetof(run_opts, prompt), 0, 0, NULL, "the prompt" },
-    { ARGS_TEXT, "-f", "FILE", offsetof(run_opts, file), 0, 0, NULL, "the prompt from a file; - or nothing: stdin" },
+    { ARGS_TEXT, "-f", "FILE", offsetof(run_opts, file), 0, 0, NULL,
+      "the prompt from a file; - or nothing: stdin" },
     { ARGS_TEXT, "--prompt-ids", "IDS", offsetof(run_opts, prompt_ids), 0, 0, NULL,
       "the prompt as token ids 1,2,3: no template, no tokenizer" },
     { ARGS_FLAG, "--raw", NULL, offsetof(run_opts, raw), 0, 0, NULL,
       "no template, no BOS: the prompt as it is; marks in it act" },
-    { ARGS_FLAG, "--ids", NULL, offsetof(run_opts, ids), 0, 0, NULL, "print token ids instead of text" },
+    { ARGS_FLAG, "--ids", NULL, offsetof(run_opts, ids), 0, 0, NULL,
+      "print token ids instead of text" },
     GEN_OPTIONS(run_opts, gen),
     { .kind = ARGS_END },
 };
@@ -48,13 +50,15 @@ static vq_status prompt_text(const run_opts *o, vq_buf *out, vq_err *e)
     return VQ_OK;
 }
 
-static vq_status prompt_ids(const run_opts *o, const vq_engine *eng, const vq_buf *text, vq_ids *ids, vq_err *e)
+static vq_status prompt_ids(const run_opts *o, const vq_engine *eng, const vq_buf *text,
+                            vq_ids *ids, vq_err *e)
 {
     if (o->prompt_ids) return app_parse_ids(o->prompt_ids, "--prompt-ids", ids, e);
     if (o->raw) return vq_engine_tokenize(eng, text->p, text->n, true, ids, e);
     vq_message m[2];
     size_t n = 0;
-    if (o->gen.system) m[n++] = (vq_message){ .role = VQ_SYSTEM, .content = vq_str_c(o->gen.system) };
+    if (o->gen.system)
+        m[n++] = (vq_message){ .role = VQ_SYSTEM, .content = vq_str_c(o->gen.system) };
     m[n++] = (vq_message){ .role = VQ_USER, .content = { text->p, text->n } };
     const vq_render_opts r = { .no_force_think = true };
     return vq_engine_render(eng, m, n, &r, ids, NULL, e);
@@ -69,7 +73,8 @@ typedef struct figures {
     bool interrupted;
 } figures;
 
-static vq_status print_json(app *a, const gen_result *r, const figures *f, const vq_info *info, vq_err *e)
+static vq_status print_json(app *a, const gen_result *r, const figures *f, const vq_info *info,
+                            vq_err *e)
 {
     vq_buf b = { 0 };
     vq_jw w = { .b = &b };
@@ -102,7 +107,8 @@ static vq_status print_json(app *a, const gen_result *r, const figures *f, const
     return st;
 }
 
-static vq_status answer(app *a, const run_opts *o, vq_engine *eng, const vq_ids *ids, double load_s, vq_err *e)
+static vq_status answer(app *a, const run_opts *o, vq_engine *eng, const vq_ids *ids, double load_s,
+                        vq_err *e)
 {
     const vq_info *info = vq_engine_info(eng);
     vq_session *s = NULL;
@@ -111,22 +117,28 @@ static vq_status answer(app *a, const run_opts *o, vq_engine *eng, const vq_ids 
     const vq_session_opts so = {
         .sampling = gen_sampling(&o->gen, info, vq_random64() >> 11), .max_new = (uint32_t)o->gen.n,
     };
-    const gen_show show = { .think = (gen_think)o->gen.think, .ids = o->ids || !info->has_tokenizer, .silent = a->json };
+    const gen_show show = { .think = (gen_think)o->gen.think,
+                            .ids = o->ids || !info->has_tokenizer,
+                            .silent = a->json };
 
     vq_status st = vq_session_open(&s, eng, &so, e);
     if (!st) st = vq_session_add(s, ids->v, ids->n, e);
     if (!st) {
-        st = gen_answer(a, eng, s, gen_in_think(info, ids->v, ids->n), (size_t)o->gen.n, &show, &r, e);
+        st = gen_answer(a, eng, s, gen_in_think(info, ids->v, ids->n), (size_t)o->gen.n, &show, &r,
+                        e);
         const figures f = { ids->n, load_s, so.sampling.seed, st == VQ_EINTR };
         if (a->json && (!st || st == VQ_EINTR)) {
             vq_err ignored;
             const vq_status put = print_json(a, &r, &f, info, st ? &ignored : e);
             if (!st) st = put;
         } else if (!st && a->tty_err && !a->out_errno) {
-            app_note(a, "%s[%zu prompt tokens at %.0f/s, %zu generated at %.1f/s, %s, context %u, seed %llu]%s",
+            app_note(a,
+                     "%s[%zu prompt tokens at %.0f/s, %zu generated at %.1f/s, %s, context %u, "
+                     "seed %llu]%s",
                      a->tty_out ? "\033[2m" : "", ids->n, per_second(ids->n, r.prefill_s), r.ids.n,
-                     per_second(r.ids.n > 1 ? r.ids.n - 1 : 0, r.decode_s), r.length ? "cut off" : "complete",
-                     info->ctx, (unsigned long long)so.sampling.seed, a->tty_out ? "\033[0m" : "");
+                     per_second(r.ids.n > 1 ? r.ids.n - 1 : 0, r.decode_s),
+                     r.length ? "cut off" : "complete", info->ctx,
+                     (unsigned long long)so.sampling.seed, a->tty_out ? "\033[0m" : "");
         }
     }
     gen_clear(&r);
@@ -142,7 +154,8 @@ static vq_status run(app *a, const void *opts, char **arg, int n_arg, vq_err *e)
         return vq_fail(e, VQ_EUSAGE, "the prompt comes from one place: -p, -f or --prompt-ids");
     }
     if (o->gen.system && (o->raw || o->prompt_ids)) {
-        return vq_fail(e, VQ_EUSAGE, "--system needs the chat template, which --raw and --prompt-ids leave out");
+        return vq_fail(e, VQ_EUSAGE,
+                       "--system needs the chat template, which --raw and --prompt-ids leave out");
     }
     vq_buf text = { 0 };
     vq_ids ids = { 0 };

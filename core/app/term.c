@@ -87,7 +87,8 @@ void term_init(void)
     /* A descriptor missing at start would be reused by the first file we open. */
     for (int fd = 0; fd < 3; fd++) {
         if (fcntl(fd, F_GETFD) < 0) {
-            const int got = open("/dev/null", fd ? O_RDONLY : O_WRONLY); /* using it stays an error */
+            const int got =
+                open("/dev/null", fd ? O_RDONLY : O_WRONLY); /* using it stays an error */
             if (got >= 0 && got != fd) close(got);
         }
     }

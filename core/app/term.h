@@ -1,8 +1,8 @@
 /* term.h - the terminal and the signals of a command line program, POSIX.
  *
- * Interrupts: Ctrl-C ends the process at once with 130, the terminal put back and a half-written file
- * removed.  A verb that can stop by itself says so (term_polite, term_watch): then the first Ctrl-C
- * asks it to, and only the second ends the process. */
+ * Interrupts: Ctrl-C ends the process at once with 130, the terminal put back and a half-written
+ * file removed.  A verb that can stop by itself says so (term_polite, term_watch): then the first
+ * Ctrl-C asks it to, and only the second ends the process. */
 #ifndef CORE_APP_TERM_H
 #define CORE_APP_TERM_H
 

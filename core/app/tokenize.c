@@ -1,7 +1,7 @@
 /* tokenize.c - `vaquita tokenize` and `vaquita detokenize`: texts and ids of a model.
  *
- * Plain text is tokenised exactly as given (the last newline of a file included, no BOS); --chat and
- * --messages print what the model's template prints. */
+ * Plain text is tokenised exactly as given (the last newline of a file included, no BOS); --chat
+ * and --messages print what the model's template prints. */
 #include "core/app/gen.h"
 #include "core/app/term.h"
 #include "core/base/os.h"
@@ -15,11 +15,14 @@ typedef struct tok_opts {
 } tok_opts;
 
 static const args_opt options[] = {
-    { ARGS_TEXT, "-f", "FILE", offsetof(tok_opts, file), 0, 0, NULL, "the text from a file; - or nothing: stdin" },
-    { ARGS_FLAG, "--chat", NULL, offsetof(tok_opts, chat), 0, 0, NULL, "render the text as a user turn first" },
+    { ARGS_TEXT, "-f", "FILE", offsetof(tok_opts, file), 0, 0, NULL,
+      "the text from a file; - or nothing: stdin" },
+    { ARGS_FLAG, "--chat", NULL, offsetof(tok_opts, chat), 0, 0, NULL,
+      "render the text as a user turn first" },
     { ARGS_TEXT, "--messages", "FILE", offsetof(tok_opts, messages), 0, 0, NULL,
       "render a conversation: JSON of {role, content}" },
-    { ARGS_FLAG, "--special", NULL, offsetof(tok_opts, special), 0, 0, NULL, "let marks in the text act" },
+    { ARGS_FLAG, "--special", NULL, offsetof(tok_opts, special), 0, 0, NULL,
+      "let marks in the text act" },
     { .kind = ARGS_END },
 };
 
@@ -29,7 +32,8 @@ static vq_status open_small(const app *a, vq_engine **eng, const char *path, vq_
     return gen_open(a, eng, path, 1, -1, e);
 }
 
-static vq_status render_messages(const vq_engine *eng, const char *path, vq_ids *ids, vq_buf *shown, vq_err *e)
+static vq_status render_messages(const vq_engine *eng, const char *path, vq_ids *ids, vq_buf *shown,
+                                 vq_err *e)
 {
     vq_buf json = { 0 };
     app_messages m;
@@ -44,13 +48,14 @@ static vq_status render_messages(const vq_engine *eng, const char *path, vq_ids 
     return st;
 }
 
-static vq_status text_ids(const tok_opts *o, const char *arg, const vq_engine *eng, vq_ids *ids, vq_buf *shown,
-                          vq_err *e)
+static vq_status text_ids(const tok_opts *o, const char *arg, const vq_engine *eng, vq_ids *ids,
+                          vq_buf *shown, vq_err *e)
 {
     vq_buf text = { 0 };
     vq_status st = VQ_OK;
     if (arg) vq_buf_str(&text, arg);
-    else if (!o->file && vq_isatty(0)) st = vq_fail(e, VQ_EUSAGE, "no text: give TEXT, -f FILE, or pipe one in");
+    else if (!o->file && vq_isatty(0))
+        st = vq_fail(e, VQ_EUSAGE, "no text: give TEXT, -f FILE, or pipe one in");
     else st = app_read(o->file ? o->file : "-", &text, e);
     if (!st && text.oom) st = vq_fail(e, VQ_ENOMEM, "out of memory for the text");
     const char *p = text.p ? text.p : "";
@@ -66,7 +71,8 @@ static vq_status text_ids(const tok_opts *o, const char *arg, const vq_engine *e
     return st;
 }
 
-static vq_status print_ids(app *a, const vq_engine *eng, const vq_ids *ids, const vq_buf *shown, vq_err *e)
+static vq_status print_ids(app *a, const vq_engine *eng, const vq_ids *ids, const vq_buf *shown,
+                           vq_err *e)
 {
     vq_buf b = { 0 };
     vq_status st = VQ_OK;
@@ -106,7 +112,8 @@ static vq_status tokenize(app *a, const void *opts, char **arg, int n_arg, vq_er
         return vq_fail(e, VQ_EUSAGE, "--messages goes without --chat and --special");
     }
     if (o->chat && o->special) {
-        return vq_fail(e, VQ_EUSAGE, "--special goes without --chat: marks in a user's text never act");
+        return vq_fail(e, VQ_EUSAGE,
+                       "--special goes without --chat: marks in a user's text never act");
     }
     vq_engine *eng = NULL;
     vq_ids ids = { 0 };

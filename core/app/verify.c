@@ -1,7 +1,7 @@
 /* verify.c - `vaquita verify`: every byte of a container against its hashes.
  *
- * Opening proves header, tables, config and tokenizer; then every chunk of the body is hashed by all
- * threads.  The result names the byte range and the tensor, so a download can be mended. */
+ * Opening proves header, tables, config and tokenizer; then every chunk of the body is hashed by
+ * all threads.  The result names the byte range and the tensor, so a download can be mended. */
 #include "core/app/app.h"
 #include "core/app/term.h"
 #include "core/base/os.h"
@@ -39,7 +39,8 @@ static vq_status print_json(app *a, const vq_verify *v, const vq_err *why, vq_er
     return st;
 }
 
-static vq_status print_text(app *a, const char *path, const vq_verify *v, vq_status found, double seconds, vq_err *e)
+static vq_status print_text(app *a, const char *path, const vq_verify *v, vq_status found,
+                            double seconds, vq_err *e)
 {
     vq_buf b = { 0 };
     for (size_t i = 0; i < v->n_bad; i++) {
@@ -63,8 +64,8 @@ static vq_status print_text(app *a, const char *path, const vq_verify *v, vq_sta
 }
 
 /* Names of damaged tensors are borrowed from the file, so the report is made before it closes. */
-static vq_status report(app *a, const char *path, const vq_verify *v, vq_status found, bool opened, double seconds,
-                        vq_err *e)
+static vq_status report(app *a, const char *path, const vq_verify *v, vq_status found, bool opened,
+                        double seconds, vq_err *e)
 {
     vq_err other = { 0 };
     vq_status st = VQ_OK;
