@@ -105,6 +105,10 @@ void vq_writer_rmse(vq_writer *w, size_t i, float rel_rmse);
 vq_status vq_writer_end(vq_writer *w, uint8_t root[32], uint64_t *bytes, vq_err *e); /* frees w, also on failure */
 void vq_writer_abort(vq_writer *w);                                 /* removes the temporary; takes NULL */
 
+/* The front alone of such a file (its first body_off bytes, the hashes of the chunks all zero) and the whole
+ * file's size: for containers made in memory, whose weights nobody will verify. */
+vq_status vq_front_make(vq_buf *front, uint64_t *file_size, const vq_writer_spec *spec, vq_err *e);
+
 void vq_meta_add_text(vq_buf *b, const char *key, const char *p, size_t n);
 void vq_meta_add_u64(vq_buf *b, const char *key, uint64_t v);
 void vq_meta_add_f64(vq_buf *b, const char *key, double v);

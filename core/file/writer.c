@@ -20,8 +20,10 @@ enum {
                          * while we encode, and dirty pages never pile up */
 };
 
-static const vaq_section_id section_order[] = { VAQ_SEC_CONFIG, VAQ_SEC_META, VAQ_SEC_ROPE,
-                                                VAQ_SEC_TENSORS, VAQ_SEC_CHUNKS, VAQ_SEC_TOKENIZER };
+/* The tokenizer, which may be absent, is last. */
+static const vaq_section_id section_order[] = {
+    VAQ_SEC_CONFIG, VAQ_SEC_META, VAQ_SEC_ROPE, VAQ_SEC_TENSORS, VAQ_SEC_CHUNKS, VAQ_SEC_TOKENIZER
+};
 enum { N_SECTIONS = sizeof section_order / sizeof section_order[0] };
 
 struct vq_writer {
@@ -163,8 +165,10 @@ static vq_status check_target(const vq_writer *w, bool force, vq_err *e)
         char need[16], have[16];
         vq_fmt_size(need, w->file_size);
         vq_fmt_size(have, left);
-        return vq_fail(e, VQ_ENOFIT, "%s: needs %s of disk space, %s are free; free some, choose another "
-                       "place with -o, or a smaller --type", w->path, need, have);
+        return vq_fail(e, VQ_ENOFIT,
+                       "%s: needs %s of disk space, %s are free; free some, choose another place "
+                       "with -o, or a smaller --type",
+                       w->path, need, have);
     }
     return VQ_OK;
 }
@@ -184,7 +188,8 @@ static vq_status create_tmp(vq_writer *w, vq_err *e)
     return s;
 }
 
-vq_status vq_writer_begin(vq_writer **out, const vq_writer_spec *spec, vq_err *e)
+/* Everything but the file: the layout and the front. */
+static vq_status prepare(vq_writer **out, const vq_writer_spec *spec, vq_err *e)
 {
     *out = NULL;
     vq_writer *w = vq_calloc(1, sizeof *w);
@@ -202,7 +207,18 @@ vq_status vq_writer_begin(vq_writer **out, const vq_writer_spec *spec, vq_err *e
         s = lay_out(w, spec, e);
     }
     if (!s) s = fill_front(w, spec, e);
-    if (!s) s = check_target(w, spec->force, e);
+    if (s) discard(w);
+    else *out = w;
+    return s;
+}
+
+vq_status vq_writer_begin(vq_writer **out, const vq_writer_spec *spec, vq_err *e)
+{
+    *out = NULL;
+    vq_writer *w;
+    vq_status s = prepare(&w, spec, e);
+    if (s) return s;
+    s = check_target(w, spec->force, e);
     if (!s) s = create_tmp(w, e);
     if (s) {
         discard(w);
@@ -320,4 +336,18 @@ vq_status vq_writer_end(vq_writer *w, uint8_t root[32], uint64_t *bytes, vq_err 
 void vq_writer_abort(vq_writer *w)
 {
     if (w) discard(w);
+}
+
+vq_status vq_front_make(vq_buf *front, uint64_t *file_size, const vq_writer_spec *spec, vq_err *e)
+{
+    vq_writer *w;
+    vq_status s = prepare(&w, spec, e);
+    if (s) return s;
+    uint8_t root[32];
+    seal(w, root);
+    vq_buf_add(front, w->front, (size_t)w->body_off);
+    *file_size = w->file_size;
+    if (front->oom) s = no_memory(spec->path, e);
+    discard(w);
+    return s;
 }
