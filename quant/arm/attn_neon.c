@@ -107,6 +107,10 @@ static void attn_soft_neon(float *s, int nvis, int n, float *m, float *l)
         best = vmaxvq_f32(v);
     }
     for (; i < nvis; i++) best = s[i] > best ? s[i] : best;
+    if (best == 0.0f) { /* +0 and -0 tie, but not in vmax: the first of them is the maximum */
+        for (i = 0; s[i] != 0.0f;) i++;
+        best = s[i];
+    }
 
     memset(s + nvis, 0, (size_t)(n - nvis) * sizeof *s);
     const float32x4_t mv = vdupq_n_f32(best);
@@ -134,7 +138,7 @@ static void attn_soft_neon(float *s, int nvis, int n, float *m, float *l)
 static void attn_merge_neon(float *o, float *m, float *l, const float *o2, float m2, float l2,
                             int hd)
 {
-    const float top = *m > m2 ? *m : m2;
+    const float top = m2 > *m ? m2 : *m;
     const float a = exp_f32(*m - top), b = exp_f32(m2 - top);
     const float32x4_t av = vdupq_n_f32(a), bv = vdupq_n_f32(b);
     *m = top;

@@ -137,12 +137,12 @@ INLINE void quant16_a16(int8_t *hi, int8_t *lo, const float *x, float inv)
 }
 
 /* Two-byte quantisation of one block of 64 (exact.md 2): returns d, the scale of lo (hi: 254 * d).
- * *bad is set when a value is not finite. */
+ * *bad is set when a value is not finite; the block is then zero. */
 INLINE float quant64_a16(int8_t *hi, int8_t *lo, const float *x, int *bad)
 {
     const uint32_t mb = max_abs_bits(x, 64);
     *bad |= mb > NEON_FINITE_MAX;
-    if (mb < NEON_TINY) {
+    if (mb < NEON_TINY || mb > NEON_FINITE_MAX) {
         memset(hi, 0, 64);
         memset(lo, 0, 64);
         return 0.0f;

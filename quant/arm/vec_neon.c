@@ -37,11 +37,11 @@ static int quant_a64_neon(q_acts *a, int m, int t0, int nt, const float *x, int 
         const size_t at = (size_t)(t0 + t) * (size_t)a->M + (size_t)m;
         const uint32_t mb = max_abs_bits(p, Q_TILE);
         bad |= mb > NEON_FINITE_MAX;
-        const bool tiny = mb < NEON_TINY;
-        const float mx = f32_of_bits(mb), inv = tiny ? 0.0f : 127.0f / mx;
-        a->d[at] = tiny ? 0.0f : mx / 127.0f;
+        const bool zero = mb < NEON_TINY || mb > NEON_FINITE_MAX;
+        const float mx = f32_of_bits(mb), inv = 127.0f / mx;
+        a->d[at] = zero ? 0.0f : mx / 127.0f;
         for (int s = 0; s < 4; s++) {
-            const int8x16_t q = quant16_a8(p + 16 * s, inv);
+            const int8x16_t q = zero ? vdupq_n_s8(0) : quant16_a8(p + 16 * s, inv);
             vst1q_s8(a->q + at * Q_TILE + 16 * s, q);
             a->nsum[4 * at + (size_t)s] = minus_sum(q);
         }
