@@ -58,8 +58,9 @@ static void run_phases(int n_threads, int runs)
         w->pool = p;
         w->n = n_threads;
         vq_pool_run(p, phases, w);
-        T_OK(w->wrong == 0 && atomic_load(&w->doubled) == 0, "%d threads, run %d: %d wrong, %d twice",
-             n_threads, r, w->wrong, atomic_load(&w->doubled));
+        int twice = atomic_load(&w->doubled);
+        T_OK(w->wrong == 0 && twice == 0, "%d threads, run %d: %d wrong, %d twice", n_threads, r,
+             w->wrong, twice);
     }
     vq_pool_free(p);
     vq_free(w);

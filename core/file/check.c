@@ -3,8 +3,8 @@
  * Hashes show that a file is what its writer wrote, not that the writer was sane or friendly.  So
  * every number that later code multiplies, indexes or loops with is bounded here, once, and the
  * bounds are chosen so that the products later code forms (rows * columns, heads * head_dim,
- * positions) fit their types.  After this pass the table holds exactly the tensors the config asks for,
- * each of the right shape, in its own bytes. */
+ * positions) fit their types.  After this pass the table holds exactly the tensors the config asks
+ * for, each of the right shape, in its own bytes. */
 #include "core/file/check.h"
 
 #include "core/base/mem.h"
@@ -63,17 +63,19 @@ vq_status vq_check_config(const vaq_config *c, const double *rope, uint64_t rope
                           const char *name, vq_err *e)
 {
     if (c->arch == VAQ_DEEPSEEK3) {
-        return vq_fail(e, VQ_EFORMAT, "%s: is a deepseek_v3 model, which this build does not run yet; "
-                       "the distills (qwen2, llama, qwen3) it does", name);
+        return vq_fail(e, VQ_EFORMAT, "%s: is a deepseek_v3 model, which this build does not run "
+                       "yet; the distills (qwen2, llama, qwen3) it does",
+                       name);
     }
     if (c->arch != VAQ_QWEN2 && c->arch != VAQ_LLAMA && c->arch != VAQ_QWEN3) {
-        return vq_fail(e, VQ_EFORMAT, "%s: architecture %u is unknown; update vaquita", name, c->arch);
+        return vq_fail(e, VQ_EFORMAT, "%s: architecture %u is unknown; update vaquita", name,
+                       c->arch);
     }
     for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
         uint32_t v;
         memcpy(&v, (const char *)c + ranges[i].at, sizeof v);
         if (v < ranges[i].lo || v > ranges[i].hi) {
-            return vq_fail(e, VQ_EFORMAT, "%s: its config makes no sense: %s is %u, not from %u to %u",
+            return vq_fail(e, VQ_EFORMAT, "%s: its config makes no sense: %s is %u, not %u to %u",
                            name, ranges[i].name, v, ranges[i].lo, ranges[i].hi);
         }
     }
@@ -91,7 +93,9 @@ vq_status vq_check_config(const vaq_config *c, const double *rope, uint64_t rope
     for (uint32_t i = 0; i < c->rope_dim / 2; i++) {
         /* Radians per position: theta^0 = 1 is the fastest.  The bound keeps the range reduction of
          * q_rope_angles exact for every position. */
-        if (!(rope[i] >= 0 && rope[i] <= 2)) return bad_config(e, name, "a rope frequency is not in 0..2");
+        if (!(rope[i] >= 0 && rope[i] <= 2)) {
+            return bad_config(e, name, "a rope frequency is not in 0..2");
+        }
     }
     if (!positive(c->eps) || !positive(c->attn_scale) || !positive(c->rope_mult)) {
         return bad_config(e, name, "eps, attn_scale or rope_mult is not a positive number");
@@ -100,7 +104,8 @@ vq_status vq_check_config(const vaq_config *c, const double *rope, uint64_t rope
         return bad_config(e, name, "temperature or top_p is not a number >= 0");
     }
     if (c->routed_scale != 0) return bad_config(e, name, "routed_scale without experts");
-    if (c->bos < -1 || c->bos >= (int32_t)c->n_vocab || c->eos < -1 || c->eos >= (int32_t)c->n_vocab) {
+    const int32_t n_vocab = (int32_t)c->n_vocab;
+    if (c->bos < -1 || c->bos >= n_vocab || c->eos < -1 || c->eos >= n_vocab) {
         return bad_config(e, name, "bos or eos lies outside of the vocabulary");
     }
     if (c->template_id > VAQ_TPL_DISTILL_2501) {
@@ -200,13 +205,13 @@ static vq_status check_tensor(const vaq_config *c, const vaq_tensor *t, uint64_t
     char tensor[96];
     if (t->rows != rows || t->cols != cols) {
         vq_tensor_name(tensor, t);
-        return vq_fail(e, VQ_EFORMAT, "%s: tensor %s: is %u x %u, the config asks for %u x %u", name,
-                       tensor, t->rows, t->cols, rows, cols);
+        return vq_fail(e, VQ_EFORMAT, "%s: tensor %s: is %u x %u, the config asks for %u x %u",
+                       name, tensor, t->rows, t->cols, rows, cols);
     }
     const q_typeinfo *type = q_type_info(t->type);
     if (!type || !type->known) {
         vq_tensor_name(tensor, t);
-        return vq_fail(e, VQ_EFORMAT, "%s: tensor %s: type %u (%s) is unknown to this build; update vaquita",
+        return vq_fail(e, VQ_EFORMAT, "%s: tensor %s: no type %u (%s) in this build; update vaquita",
                        name, tensor, (unsigned)t->type, type ? type->name : "new");
     }
     uint64_t size;
@@ -218,14 +223,17 @@ static vq_status check_tensor(const vaq_config *c, const vaq_tensor *t, uint64_t
     }
     if (t->size != size) {
         vq_tensor_name(tensor, t);
-        return vq_fail(e, VQ_EFORMAT, "%s: tensor %s: has %llu bytes, its shape and type take %llu", name,
-                       tensor, (unsigned long long)t->size, (unsigned long long)size);
+        return vq_fail(e, VQ_EFORMAT, "%s: tensor %s: has %llu bytes, its shape and type take %llu",
+                       name, tensor, (unsigned long long)t->size, (unsigned long long)size);
     }
     if (t->off % VAQ_PAGE) return bad_tensor(e, name, t, "is not aligned to 4096");
-    if (t->off < body_off || t->off - body_off > body_size || size > body_size - (t->off - body_off)) {
+    const uint64_t at = t->off - body_off;
+    if (t->off < body_off || at > body_size || size > body_size - at) {
         return bad_tensor(e, name, t, "lies outside of the file's body");
     }
-    if (t->params > (uint64_t)rows * cols) return bad_tensor(e, name, t, "has more weights than places");
+    if (t->params > (uint64_t)rows * cols) {
+        return bad_tensor(e, name, t, "has more weights than places");
+    }
     if (!(isfinite(t->rel_rmse) && t->rel_rmse >= 0)) {
         return bad_tensor(e, name, t, "has an error figure that is not a number");
     }
@@ -233,8 +241,8 @@ static vq_status check_tensor(const vaq_config *c, const vaq_tensor *t, uint64_t
     return VQ_OK;
 }
 
-/* The table is sorted and every entry belongs to the model, so counting would do; looking each one up
- * lets the message name what is missing. */
+/* The table is sorted and every entry belongs to the model, so counting would do; comparing each
+ * with what is expected lets the message name what is missing. */
 static vq_status check_complete(const vaq_config *c, const vaq_tensor *t, uint32_t n,
                                 const char *name, vq_err *e)
 {

@@ -1,5 +1,5 @@
-/* check.h - what a container must satisfy beyond its hashes.  Used by the reader on every file and by the
- * writer on what it is about to write, so that nothing can be written that would not open. */
+/* check.h - what a container must satisfy beyond its hashes.  Used by the reader on every file and
+ * by the writer on what it is about to write: nothing can be written that would not open. */
 #ifndef CORE_FILE_CHECK_H
 #define CORE_FILE_CHECK_H
 

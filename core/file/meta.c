@@ -56,8 +56,8 @@ vq_status vq_check_meta(const uint8_t *p, size_t n, const char *name, vq_err *e)
         record r = { 0 };
         if (n - at >= sizeof r) memcpy(&r, p + at, sizeof r);
         if (r.type > VAQ_META_F64) {
-            return vq_fail(e, VQ_EFORMAT, "%s: metadata of the unknown kind %u; update vaquita", name,
-                           r.type);
+            return vq_fail(e, VQ_EFORMAT, "%s: metadata of the unknown kind %u; update vaquita",
+                           name, r.type);
         }
         size_t size = r.type ? record_size(p + at, n - at) : 0;
         if (!size) {

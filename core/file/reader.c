@@ -67,8 +67,9 @@ static vq_status check_header(vq_file *f, const q_kern *kern, vq_err *e)
     if (!len || memcmp(f->map.p, VAQ_MAGIC, len) != 0) return foreign(f, e);
     if (size < sizeof *h) return damaged(f, e, size, "the file is cut inside its header");
     if (h->version > VAQ_VERSION) {
-        return vq_fail(e, VQ_EFORMAT, "%s: made by a newer vaquita (format %u, this build reads %d); "
-                       "update vaquita", f->path, h->version, VAQ_VERSION);
+        return vq_fail(e, VQ_EFORMAT,
+                       "%s: made by a newer vaquita (format %u, we read %d); update vaquita",
+                       f->path, h->version, VAQ_VERSION);
     }
     if (h->version != VAQ_VERSION) return damaged(f, e, 8, "no such format version");
 
@@ -88,13 +89,14 @@ static vq_status check_header(vq_file *f, const q_kern *kern, vq_err *e)
     }
 
     if (h->arith != VAQ_ARITH) {
-        return vq_fail(e, VQ_EFORMAT, "%s: made for arith %u, this build computes arith %d; %s", f->path,
-                       h->arith, VAQ_ARITH,
+        return vq_fail(e, VQ_EFORMAT, "%s: made for arith %u, this build computes arith %d; %s",
+                       f->path, h->arith, VAQ_ARITH,
                        h->arith > VAQ_ARITH ? "update vaquita" : "convert the checkpoint again");
     }
     if (h->file_size != size) {
-        return vq_fail(e, VQ_EFORMAT, "%s: damaged: has %llu bytes, its header says %llu; copy it again",
-                       f->path, (ull)size, (ull)h->file_size);
+        return vq_fail(e, VQ_EFORMAT,
+                       "%s: damaged: has %llu bytes, its header says %llu; copy it again", f->path,
+                       (ull)size, (ull)h->file_size);
     }
     if (h->body_off % VAQ_PAGE || h->body_off < sizeof *h + dir || h->body_off > size) {
         return damaged(f, e, 24, "the body begins at an impossible place");
@@ -102,7 +104,7 @@ static vq_status check_header(vq_file *f, const q_kern *kern, vq_err *e)
     if (h->body_size != size - h->body_off || h->body_size % VAQ_PAGE) {
         return damaged(f, e, 32, "the body has an impossible size");
     }
-    if (!all_zero(h->pad, sizeof h->pad)) return damaged(f, e, 80, "bytes that must be zero are not");
+    if (!all_zero(h->pad, sizeof h->pad)) return damaged(f, e, 80, "a reserved byte is not zero");
     f->header = h;
     f->section = (const vaq_section *)(const void *)(f->map.p + sizeof *h);
     return VQ_OK;
@@ -120,13 +122,13 @@ static vq_status check_section(const vq_file *f, uint32_t i, const q_kern *kern,
     const vaq_section *s = &f->section[i];
     const uint64_t at = sizeof(vaq_header) + i * sizeof *s, limit = f->header->body_off;
     if (!known_section(s->id) && !(s->id >> 31)) {
-        return vq_fail(e, VQ_EFORMAT, "%s: section %u is unknown to this build; update vaquita", f->path,
-                       s->id);
+        return vq_fail(e, VQ_EFORMAT, "%s: section %u is unknown to this build; update vaquita",
+                       f->path, s->id);
     }
     for (uint32_t k = 0; k < i; k++) {
         if (f->section[k].id == s->id) return damaged(f, e, at, "a section stands there twice");
     }
-    if (s->pad || s->pad2) return damaged(f, e, at, "bytes that must be zero are not");
+    if (s->pad || s->pad2) return damaged(f, e, at, "a reserved byte is not zero");
     if (s->off % 64 || s->off > limit || s->size > limit - s->off) {
         return damaged(f, e, at, "a section lies at an impossible place");
     }
@@ -146,7 +148,7 @@ static vq_status check_gaps(const vq_file *f, vq_err *e)
 {
     const uint32_t n = f->header->n_sections;
     uint8_t order[VAQ_MAX_SECTIONS];
-    for (uint32_t i = 0; i < n; i++) { /* insertion sort by (off, size): empty sections come first */
+    for (uint32_t i = 0; i < n; i++) { /* insertion sort by (off, size): empty ones come first */
         uint32_t k = i;
         for (; k; k--) {
             const vaq_section *a = &f->section[order[k - 1]], *b = &f->section[i];
@@ -197,7 +199,9 @@ static vq_status bind_sections(vq_file *f, vq_err *e)
     }
     const uint8_t *p = f->map.p;
     const uint64_t n_chunk = (f->header->body_size + VAQ_CHUNK - 1) / VAQ_CHUNK;
-    if (config->size != sizeof(vaq_config)) return damaged(f, e, config->off, "a config of another size");
+    if (config->size != sizeof(vaq_config)) {
+        return damaged(f, e, config->off, "a config of another size");
+    }
     if (tensors->size % sizeof(vaq_tensor) || tensors->size / sizeof(vaq_tensor) > UINT32_MAX) {
         return damaged(f, e, tensors->off, "a tensor table of an impossible size");
     }
@@ -236,7 +240,7 @@ static vq_status prove(vq_file *f, const q_kern *kern, vq_err *e)
     if (!s) s = check_gaps(f, e);
     if (!s) s = bind_sections(f, e);
     if (vq_map_hurt(&f->map)) { /* whatever was concluded was concluded from zeros */
-        s = vq_fail(e, VQ_EFORMAT, "%s: was cut, or could not be read, while it was opened", f->path);
+        s = vq_fail(e, VQ_EFORMAT, "%s: was cut or became unreadable while being opened", f->path);
     }
     return s;
 }
@@ -270,8 +274,8 @@ vq_status vq_file_open(vq_file **out, const char *path, const q_kern *kern, vq_e
     return VQ_OK;
 }
 
-vq_status vq_file_open_mem(vq_file **out, const void *p, size_t n, const char *name, const q_kern *kern,
-                           vq_err *e)
+vq_status vq_file_open_mem(vq_file **out, const void *p, size_t n, const char *name,
+                           const q_kern *kern, vq_err *e)
 {
     *out = NULL;
     assert((uintptr_t)p % 64 == 0);

@@ -40,7 +40,7 @@ void vq_sha256_end(vq_sha256 *s, uint8_t out[32])
     uint64_t bits = s->n * 8;
     uint8_t length[8];
     for (int i = 0; i < 8; i++) length[i] = (uint8_t)(bits >> (56 - 8 * i));
-    vq_sha256_add(s, pad, 1 + (size_t)(119 - s->n % 64) % 64); /* up to 8 bytes before a block's end */
+    vq_sha256_add(s, pad, 1 + (size_t)(119 - s->n % 64) % 64); /* 8 bytes are left in the block */
     vq_sha256_add(s, length, 8);
     for (int i = 0; i < 32; i++) out[i] = (uint8_t)(s->h[i / 4] >> (24 - 8 * (i % 4)));
 }

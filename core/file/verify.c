@@ -12,6 +12,8 @@
 
 enum { AHEAD = 8 }; /* chunks asked for before they are needed: 8 MiB hides a disk's latency */
 
+typedef unsigned long long ull;
+
 typedef struct job {
     const vq_file *f;
     const q_kern *kern;
@@ -60,8 +62,12 @@ static vq_status list_bad(const job *j, vq_verify *out, vq_err *e)
     for (uint64_t i = 0; i < f->n_chunk; i++) {
         if (!j->is_bad[i]) continue;
         vq_bad b = { .off = f->header->body_off + i * VAQ_CHUNK, .len = chunk_len(f, i) };
-        while (k < f->n_tensor && f->tensor[order[k]].off + f->tensor[order[k]].size <= b.off) k++;
-        if (k < f->n_tensor && f->tensor[order[k]].off < b.off + b.len) b.tensor = &f->tensor[order[k]];
+        const vaq_tensor *t = NULL; /* the first that ends behind the chunk's start */
+        for (; k < f->n_tensor; k++) {
+            t = &f->tensor[order[k]];
+            if (t->off + t->size > b.off) break;
+        }
+        if (k < f->n_tensor && t->off < b.off + b.len) b.tensor = t;
         if (vq_grow(&out->bad, &cap, out->n_bad + 1, sizeof *out->bad)) {
             vq_free(order);
             return vq_fail(e, VQ_ENOMEM, "%s: out of memory", f->path);
@@ -90,7 +96,7 @@ vq_status vq_file_verify(const vq_file *f, const q_kern *kern, struct vq_pool *p
     vq_status s;
     out->bytes = atomic_load(&j.done);
     if (atomic_load(&j.stop)) {
-        s = vq_fail(e, VQ_EINTR, "%s: stopped after %llu bytes", f->path, (unsigned long long)out->bytes);
+        s = vq_fail(e, VQ_EINTR, "%s: stopped after %llu bytes", f->path, (ull)out->bytes);
     } else {
         s = list_bad(&j, out, e);
     }
@@ -98,9 +104,9 @@ vq_status vq_file_verify(const vq_file *f, const q_kern *kern, struct vq_pool *p
     if (!s && out->n_bad) {
         char name[96] = "padding";
         if (out->bad[0].tensor) vq_tensor_name(name, out->bad[0].tensor);
-        s = vq_fail(e, VQ_EFORMAT, "%s: damaged: %zu of %llu MiB do not match their hash, first at byte "
-                    "%llu (%s)", f->path, out->n_bad, (unsigned long long)f->n_chunk,
-                    (unsigned long long)out->bad[0].off, name);
+        s = vq_fail(e, VQ_EFORMAT,
+                    "%s: damaged: %zu of %llu MiB do not match their hash, first at byte %llu (%s)",
+                    f->path, out->n_bad, (ull)f->n_chunk, (ull)out->bad[0].off, name);
     }
     vq_free(j.is_bad);
     return s;
