@@ -6,14 +6,6 @@
 
 static const char *const tiny[] = { "tiny-r1-qwen", "tiny-r1-llama", "tiny-r1-qwen3" };
 
-static bool load_tiny(t_tokenizer *t, const char *name)
-{
-    char a[256], b[256];
-    snprintf(a, sizeof a, "tests/data/models/%s/tokenizer.json", name);
-    snprintf(b, sizeof b, "tests/data/models/%s/tokenizer_config.json", name);
-    return t_tokenizer_load(t, a, b);
-}
-
 /* ---- golden ids ---- */
 
 /* Prompts and answers of the tiny models, tokenized by Hugging Face. */
@@ -24,7 +16,7 @@ static void tiny_goldens(void)
         t_file g;
         char path[256];
         snprintf(path, sizeof path, "tests/data/models/%s/golden.json", tiny[m]);
-        if (!load_tiny(&t, tiny[m]) || !t_json(&g, path)) {
+        if (!t_tokenizer_tiny(&t, tiny[m]) || !t_json(&g, path)) {
             T_OK(false, "%s", path);
             continue;
         }
@@ -122,7 +114,7 @@ static void fixture_wikitext(const vq_tok *t)
 
 static void marks_stay_text(const vq_tok *t, const char *name)
 {
-    static const char *const marks[] = { "<｜User｜>", "<think>", "<｜end▁of▁sentence｜>", "a<｜Assistant｜>b" };
+    static const char *const marks[] = { T_USER, "<think>", T_EOS, "a" T_ASSISTANT "b" };
     for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
         size_t n = strlen(marks[i]);
         vq_ids plain = t_encode(t, marks[i], n, false), special = t_encode(t, marks[i], n, true);
@@ -431,7 +423,7 @@ static void use(const void *sec, size_t n)
 static void damaged_sections(void)
 {
     t_tokenizer t;
-    if (!load_tiny(&t, "tiny-r1-qwen")) return;
+    if (!t_tokenizer_tiny(&t, "tiny-r1-qwen")) return;
     size_t n = t.built.section.n;
     char *copy = vq_malloc(n);
     for (size_t i = 0; copy && i < n; i++) { /* every byte, one bit of it or all */
@@ -547,7 +539,7 @@ int main(int argc, char **argv)
     no_memory();
     for (size_t m = 0; m < 3; m++) {
         t_tokenizer t;
-        if (!load_tiny(&t, tiny[m])) continue;
+        if (!t_tokenizer_tiny(&t, tiny[m])) continue;
         marks_stay_text(t.tok, tiny[m]);
         broken_utf8(t.tok);
         streams(t.tok);

@@ -1,5 +1,5 @@
 /* tokenizers.h - tokenizers for tests: the tiny ones in tests/data/models, and the full vocabularies
- * that ../shared/data/tokenizers/rebuild_tokenizers.py writes (needs python3; made once per build folder). */
+ * that rebuild_tokenizers.py of the shared data writes (needs python3; once per build folder). */
 #ifndef TESTS_TOKENIZERS_H
 #define TESTS_TOKENIZERS_H
 
@@ -8,6 +8,14 @@
 #include "core/text/tok.h"
 #include "core/text/tok_build.h"
 #include "tests/test.h"
+
+/* The marks of the R1 family, with U+FF5C and U+2581 spelled out. */
+#define T_MARK(words) "<\xef\xbd\x9c" words "\xef\xbd\x9c>"
+#define T_LOW "\xe2\x96\x81"
+#define T_BOS T_MARK("begin" T_LOW "of" T_LOW "sentence")
+#define T_EOS T_MARK("end" T_LOW "of" T_LOW "sentence")
+#define T_USER T_MARK("User")
+#define T_ASSISTANT T_MARK("Assistant")
 
 typedef struct t_file {
     vq_buf text;
@@ -37,20 +45,36 @@ typedef struct t_tokenizer {
     vq_tok *tok; /* NULL: not to be had */
 } t_tokenizer;
 
-/* cfg may be NULL. */
-static inline bool t_tokenizer_load(t_tokenizer *t, const char *path, const char *cfg)
+/* cfg: the text of a tokenizer_config.json. */
+static inline bool t_tokenizer_load(t_tokenizer *t, const char *path, const char *cfg, size_t n_cfg)
 {
-    t_file tj, cj;
+    t_file tj;
+    vq_json cj = { 0 };
     vq_err e = { 0 };
     *t = (t_tokenizer){ 0 };
     if (!t_json(&tj, path)) return false;
-    bool has_cfg = cfg && t_json(&cj, cfg);
-    vq_status s = vq_tok_build(&t->built, &tj.j, has_cfg ? &cj.j : NULL, path, &e);
+    vq_status s = vq_json_parse(&cj, cfg, n_cfg, "tokenizer_config.json", &e);
+    if (!s) s = vq_tok_build(&t->built, &tj.j, &cj, path, &e);
     if (!s) s = vq_tok_open(&t->tok, t->built.section.p, t->built.section.n, path, &e);
     T_OK(!s, "%s", e.msg);
+    vq_json_clear(&cj);
     t_json_clear(&tj);
-    if (has_cfg) t_json_clear(&cj);
     return !s;
+}
+
+/* One of the tiny models' in tests/data/models. */
+static inline bool t_tokenizer_tiny(t_tokenizer *t, const char *model)
+{
+    char path[256];
+    vq_buf cfg = { 0 };
+    vq_err e = { 0 };
+    snprintf(path, sizeof path, "tests/data/models/%s/tokenizer_config.json", model);
+    bool ok = vq_file_read(path, 1 << 20, &cfg, &e) == VQ_OK;
+    T_OK(ok, "%s", e.msg);
+    snprintf(path, sizeof path, "tests/data/models/%s/tokenizer.json", model);
+    ok = ok && t_tokenizer_load(t, path, cfg.p, cfg.n);
+    vq_buf_clear(&cfg);
+    return ok;
 }
 
 static inline void t_tokenizer_clear(t_tokenizer *t)
@@ -79,16 +103,17 @@ static inline bool t_tokenizers_full(t_tokenizer t[T_FULL], const char *argv0)
         return false;
     }
     if (!vq_is_dir(dir)) {
-        snprintf(cmd, sizeof cmd, "rm -rf '%s.new' && mkdir -p '%s.new' && python3 '%s' '%s.new' >/dev/null && mv '%s.new' '%s'",
-                 dir, dir, path, dir, dir, dir);
+        snprintf(cmd, sizeof cmd, "rm -rf '%s.new' && mkdir -p '%s.new' && "
+                 "python3 '%s' '%s.new' >/dev/null && mv '%s.new' '%s'", dir, dir, path, dir, dir, dir);
         if (system(cmd) != 0) {
             T_SKIP("full tokenizers: python3 could not make them");
             return false;
         }
     }
+    static const char cfg[] = "{\"bos_token\":{\"content\":\"" T_BOS "\"},\"eos_token\":\"" T_EOS "\"}";
     for (int i = 0; i < T_FULL; i++) {
         snprintf(path, sizeof path, "%s/%s.tokenizer.json", dir, t_full_names[i]);
-        if (!t_tokenizer_load(&t[i], path, NULL)) return false;
+        if (!t_tokenizer_load(&t[i], path, cfg, sizeof cfg - 1)) return false;
     }
     return true;
 }

@@ -15,7 +15,7 @@ int vq_chat_recognise(vq_str chat_template);
 typedef struct vq_chat_opts {
     int template_id;        /* vaq_template; must not be 0 */
     bool add_generation;    /* open the assistant's turn at the end */
-    bool force_think;       /* also print "<think>\n" there when the template itself does not */
+    bool force_think;       /* R1 family: print "<think>\n" there although the template does not */
 } vq_chat_opts;
 
 /* Appends to ids and text (either may be NULL).  VQ_EUSAGE: a message the template cannot print
@@ -23,8 +23,10 @@ typedef struct vq_chat_opts {
 vq_status vq_chat_render(const vq_tok *t, const vq_chat_opts *o, const vq_message *m, size_t n, vq_ids *ids,
                          vq_buf *text, vq_err *e);
 
-/* Does the prompt made by this template (with these opts) end inside the thoughts? */
+/* Do prompts made by this template (with these opts) end inside the thoughts?  Behind tool results none does. */
 bool vq_chat_opens_think(const vq_chat_opts *o);
+/* The same of a rendered prompt: is its last think mark an opening one? */
+bool vq_chat_ids_open_think(const vq_tok *t, const int32_t *id, size_t n);
 
 /* Messages from JSON: an array of {role, content, tool_calls[]} or an object with "messages".  Strings live in *out. */
 typedef struct vq_messages {
