@@ -1,0 +1,106 @@
+/* forward.c - the loop over layers, run by every thread of the pool together.
+ *
+ * A layer is its attention half and its feed-forward half (vq_branch_fn); both end with a barrier and
+ * leave the residual stream x complete.  All decisions (split attention, who prepares inputs, stopping) depend on
+ * the list of rows alone or are taken by thread 0 before a barrier, so the threads always agree.
+ * A row that stops being finite is marked with the earliest place where that was seen; it goes on
+ * as zeros, because the barriers do not know about rows, and touches no other sequence. */
+#include "core/model/work.h"
+
+#include "core/base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void vq_mark_bad(vq_fw *fw, int row, int layer, int at)
+{
+    const int code = (layer + 1) << 8 | at;
+    int old = atomic_load_explicit(&fw->bad[row], memory_order_relaxed);
+    while ((old == 0 || code < old)
+           && !atomic_compare_exchange_weak_explicit(&fw->bad[row], &old, code, memory_order_relaxed,
+                                                     memory_order_relaxed))
+        ;
+}
+
+void vq_bad_text(char out[64], int bad)
+{
+    static const char *const at[] = { "", "attention norm", "queries", "keys", "values", "attention", "attention output",
+                                      "feed-forward norm", "feed-forward", "final norm", "logits" };
+    const int i = bad & 0xff, layer = (bad >> 8) - 1;
+    if (i >= VQ_AT_NORM_OUT) snprintf(out, 64, "%s", at[i]);
+    else snprintf(out, 64, "layer %d, %s", layer, at[i]);
+}
+
+static void embed_rows(vq_fw *fw, int thread)
+{
+    const vq_model *m = fw->m;
+    const vaq_config *c = m->cfg;
+    const int half = (int)c->rope_dim / 2, step = vq_ceil_div(fw->n, 4 * fw->plan.threads);
+    for (int j; (j = vq_job(fw->pool, thread, vq_ceil_div(fw->n, step))) >= 0;)
+        for (int i = j * step; i < fw->n && i < (j + 1) * step; i++) {
+            const vq_row *r = &fw->row[i];
+            float *cs = fw->cs + (size_t)i * c->rope_dim;
+            q_decode_row(m->embed.type, fw->x + (size_t)i * fw->ldx,
+                         m->embed.w + (size_t)(r->token / Q_ROWS) * m->embed.group, r->token % Q_ROWS, m->hidden);
+            q_rope_angles(cs, cs + half, m->rope, c->rope_mult, half, r->pos);
+        }
+    vq_barrier(fw->pool, thread);
+}
+
+static void run_layers(void *ctx, int thread)
+{
+    vq_fw *fw = ctx;
+    const vq_model *m = fw->m;
+    vq_noalloc_enter();
+    embed_rows(fw, thread);
+    for (int l = 0; l < m->n_layer && !fw->halt; l++) {
+        m->layer[l].attn(fw, l, thread);
+        /* Nobody reads halt until the barrier at the end of ffn, nor writes it before that of attn. */
+        if (thread == 0) fw->halt = atomic_load_explicit(fw->stop, memory_order_relaxed) != 0;
+        m->layer[l].ffn(fw, l, thread);
+    }
+    if (!fw->halt && fw->n_out) vq_head_rows(fw, thread);
+    vq_noalloc_leave();
+}
+
+static void run_head(void *ctx, int thread)
+{
+    vq_noalloc_enter();
+    vq_head_rows(ctx, thread);
+    vq_noalloc_leave();
+}
+
+vq_status vq_fw_run(vq_fw *fw, vq_row *rows, int n, vq_err *e)
+{
+    fw->row = rows;
+    fw->n = n;
+    fw->small = n <= VQ_SMALL;
+    fw->halt = atomic_load_explicit(fw->stop, memory_order_relaxed) != 0;
+    if (fw->halt) return vq_fail(e, VQ_EINTR, "interrupted");
+    fw->n_out = 0;
+    fw->out_p = NULL;
+    for (int i = 0; i < n; i++) {
+        atomic_store_explicit(&fw->bad[i], 0, memory_order_relaxed);
+        if (rows[i].logits) fw->out[fw->n_out++] = i;
+    }
+    vq_in_start(&fw->in_h, n);
+    vq_in_start(&fw->in_o, n);
+    vq_in_start(&fw->in_d, n);
+    if (fw->q2_mem) q_acts_init(&fw->q2, fw->q2_mem, 2 * n * fw->m->n_head, fw->m->hd);
+    vq_attn_prepare(fw);
+    vq_pool_run(fw->pool, run_layers, fw);
+    if (fw->halt) return vq_fail(e, VQ_EINTR, "interrupted");
+    for (int i = 0; i < n; i++) rows[i].bad = atomic_load_explicit(&fw->bad[i], memory_order_relaxed);
+    return VQ_OK;
+}
+
+void vq_fw_head(vq_fw *fw, int first, int n, float *out, size_t ld)
+{
+    fw->n_out = n;
+    fw->out_p = out;
+    fw->out_ld = ld;
+    for (int i = 0; i < n; i++) fw->out[i] = first + i;
+    vq_pool_run(fw->pool, run_head, fw);
+    for (int i = first; i < first + n; i++)
+        fw->row[i].bad = atomic_load_explicit(&fw->bad[i], memory_order_relaxed);
+}

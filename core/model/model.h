@@ -1,0 +1,53 @@
+/* model.h - a transformer bound to its container: configuration and pointers into the map.
+ *
+ * Binding copies no weight and parses nothing; the file must outlive the model.  A layer carries the
+ * two functions that compute its halves (attention, feed-forward): another architecture is another
+ * pair of functions, the loop over layers never asks what kind a layer is. */
+#ifndef CORE_MODEL_MODEL_H
+#define CORE_MODEL_MODEL_H
+
+#include "core/file/file.h"
+
+/* A matrix in T16 order.  y = W x. */
+typedef struct vq_matrix {
+    const uint8_t *w;       /* row groups, 64-aligned */
+    int rows, cols;         /* outputs, inputs; gate_up: 2 * round16(inter) outputs */
+    int type;               /* q_type */
+    size_t group;           /* bytes of a row group of 16 rows */
+    q_gemm gemm;
+} vq_matrix;
+
+/* Forms in which the readers of a vector want it. */
+enum { VQ_FORM_Q = 1, VQ_FORM_F = 2 }; /* A64 codes; f32 padded to 64 */
+
+struct vq_fw;
+typedef void vq_branch_fn(struct vq_fw *fw, int layer, int thread); /* ends with a barrier */
+
+typedef struct vq_layer {
+    const float *norm_attn, *norm_ffn;        /* (hidden) */
+    vq_matrix q, k, v, o, gate_up, down;
+    const float *q_bias, *k_bias, *v_bias;    /* (rows of q, k, v) or NULL */
+    const float *q_norm, *k_norm;             /* (head_dim) or NULL */
+    float k_bias_max;                         /* largest |k bias| */
+    int qkv_forms, ffn_forms;                 /* VQ_FORM_* of the inputs of q, k, v and of gate_up */
+    vq_branch_fn *attn, *ffn;
+} vq_layer;
+
+typedef struct vq_model {
+    const vq_file *file;
+    const vaq_config *cfg;
+    const double *rope;     /* (rope_dim / 2) */
+    vq_layer *layer;        /* (n_layer), owned */
+    int n_layer, hidden, n_head, n_kv, group, hd, vd, inter, n_vocab, n_ids;
+                            /* group = n_head / n_kv; hd, vd: dims of a q/k and of a v head */
+    vq_matrix embed, head;  /* the same when tied */
+    const float *norm_out;  /* (hidden) */
+    uint64_t params;        /* of the checkpoint */
+    bool all_float;         /* every matrix is F32, F16 or BF16 */
+} vq_model;
+
+/* VQ_EFORMAT naming the tensor when something the architecture needs is missing or misshapen. */
+vq_status vq_model_bind(vq_model *m, const vq_file *f, const q_kern *kern, vq_err *e);
+void vq_model_clear(vq_model *m);
+
+#endif

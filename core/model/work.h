@@ -1,0 +1,124 @@
+/* work.h - what the threads of one forward pass share; private to core/model.
+ *
+ * All memory is cut from one slab at start (plan.c); a pass only fills it.  Shared arrays are written
+ * by the owner of a job and read after the next barrier.  When a call has few rows every thread makes
+ * norms and quantised inputs for itself (th->small_*), which costs less than a barrier; with many
+ * rows they are split and one more barrier follows.  Both write the same values. */
+#ifndef CORE_MODEL_WORK_H
+#define CORE_MODEL_WORK_H
+
+#include "core/model/forward.h"
+
+enum {
+    VQ_SMALL = 4,       /* rows up to which every thread prepares inputs for itself ... */
+    VQ_SMALL_WORK = 32768, /* ... and rows x hidden: some 2 us, a barrier's price */
+    VQ_TB = 128,        /* rows per matrix job: their codes and one panel stay in L2 (kernels.md 5.4) */
+    VQ_JOB_ROWS = 128,  /* outputs of the widest job that is not bound to heads */
+    VQ_JOB_BYTES = 48 * 1024, /* weights of a decode job: 16-64 KB (kernels.md 7.3) */
+    VQ_ATTN_Q = 64      /* query heads that one attention job takes together */
+};
+
+/* The input of a matrix: M rows in the forms its readers want. */
+typedef struct vq_in {
+    q_acts a;           /* A64 codes */
+    void *mem;          /* of a */
+    float *f;           /* (M, ldf) f32, zeros from k to a multiple of 64; NULL when no reader is float */
+    size_t ldf;
+    int k;
+} vq_in;
+
+typedef struct vq_thread {
+    void *tmp;          /* Q_TMP: for the gemms */
+    float *y;           /* (VQ_TB, y_cols): result of a matrix job */
+    float *vec;         /* one vector of the longest kind, padded to 64 */
+    vq_in small_h, small_o; /* (VQ_SMALL rows) inputs of hidden and of n_head * vd */
+    float *s;           /* (attn_q, 256): scores, then e */
+    float *o, *o2;      /* (attn_q, vdp): merged so far, and of one piece */
+    float *m, *l, *m2, *l2; /* (attn_q) */
+    int *nvis;          /* (attn_q) positions of the piece that each query sees */
+} vq_thread;
+
+/* Rows of one sequence at consecutive positions that attention takes together. */
+typedef struct vq_rowblock {
+    int row0, n;        /* rows of the list */
+    uint32_t pos0;
+    int pieces;         /* that its last row sees */
+    int job0;           /* split attention: its first job */
+    size_t part0;       /* split attention: its first slot */
+} vq_rowblock;
+
+struct vq_fw {
+    const vq_model *m;
+    const q_kern *k;
+    const vq_kv *kv;
+    vq_pool *pool;
+    const atomic_int *stop;
+    vq_plan plan;
+    void *mem;
+    size_t mem_bytes;
+    int forms_h, forms_down, k_types; /* forms and K types (bits) that occur in this model */
+
+    /* geometry */
+    size_t ldx;         /* floats per row of x */
+    size_t hdp, vdp;    /* head dims padded to 64, and to 16 */
+    size_t y_cols;
+    int unit_q, unit_v; /* heads per job of q, k and of v: a whole number of row groups */
+    int attn_rows, attn_q; /* rows and query heads of an attention job at most */
+
+    /* one pass */
+    vq_row *row;        /* (n) the caller's */
+    int n;
+    bool small;
+    bool halt;          /* thread 0's decision, read by all after the next barrier */
+    bool split;         /* attention pieces are jobs of their own */
+    int n_rb, attn_jobs, max_pieces;
+    int *out;           /* (n_out) rows that want logits */
+    int n_out;
+    float *out_p;       /* logits of row out[j] go to out_p + j * out_ld; NULL: to row[].logits */
+    size_t out_ld;
+
+    /* memory */
+    atomic_int *bad;    /* (max_rows) */
+    float *x;           /* (n, ldx) the residual stream */
+    float *cs;          /* (n, rope_dim): cos, then sin, of the row's position */
+    vq_in in_h, in_o, in_d; /* inputs of hidden, of o (its f is attention's output), of down */
+    q_acts q2;          /* two-byte queries: token 2 * ((kv head * n + row) * group + g) */
+    void *q2_mem;
+    float *qf;          /* f32 queries for float K: ((kv head * n + row) * group + g, hdp) */
+    float *part_o, *part_m, *part_l; /* (part_slots, vdp), (part_slots): pieces of split attention */
+    vq_rowblock *rb;    /* (n_rb) */
+    vq_thread *th;      /* (threads) */
+};
+
+/* Where a value stopped being finite, in the order in which a layer meets them. */
+enum {
+    VQ_AT_NORM_ATTN = 1, VQ_AT_Q, VQ_AT_K, VQ_AT_V, VQ_AT_ATTN, VQ_AT_O, VQ_AT_NORM_FFN, VQ_AT_DOWN,
+    VQ_AT_NORM_OUT, VQ_AT_LOGITS
+};
+void vq_mark_bad(vq_fw *fw, int row, int layer, int at); /* keeps the earliest place */
+static inline bool vq_is_bad(const vq_fw *fw, int row)
+{
+    return atomic_load_explicit(&fw->bad[row], memory_order_relaxed) != 0;
+}
+
+/* linear.c */
+void vq_in_start(vq_in *in, int n);
+/* Row m of *in = x[0..k), in these forms; nonzero when not finite (the row is then zeros). */
+int vq_in_put(const vq_fw *fw, vq_in *in, int forms, int m, const float *x);
+/* RMSNorm of all rows of x as a matrix input, ready for this thread when it returns. */
+const vq_in *vq_norm_rows(vq_fw *fw, int thread, const float *w, int forms, int layer, int at);
+/* th->y (m, ldy) = rows row0..row0+n-1 of w times rows m0..m0+m-1 of in; row0 a multiple of 16. */
+void vq_mul(const vq_fw *fw, int thread, const vq_matrix *w, int row0, int n, const vq_in *in, int m0, int m,
+            float *y, size_t ldy);
+/* x += w * in over all rows, as one job list; ends with a barrier. */
+void vq_mul_residual(vq_fw *fw, int thread, const vq_matrix *w, const vq_in *in);
+int vq_job_groups(const vq_fw *fw, const vq_matrix *w, int n); /* row groups per job */
+/* Final norm and head for the rows in fw->out. */
+void vq_head_rows(vq_fw *fw, int thread);
+static inline int vq_ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+/* attn.c, ffn.c: the two halves of a layer. */
+void vq_attn_prepare(vq_fw *fw); /* once per pass, on one thread */
+vq_branch_fn vq_attn_gqa, vq_ffn_dense;
+
+#endif
