@@ -61,8 +61,14 @@ Q_INLINE v16f v16_fma(v16f a, v16f b, v16f c) { return (v16f){ _mm512_fmadd_ps(a
 Q_INLINE v16f v16_max(v16f a, v16f b) { return (v16f){ _mm512_max_ps(a.v, b.v) }; }
 /* The sign of each lane turned where sign has its top bit. */
 Q_INLINE v16f v16_flip(v16f x, v16f sign) { return (v16f){ _mm512_xor_ps(x.v, sign.v) }; }
-/* The two neighbours of each pair exchanged, the even one twice, the odd one twice. */
+/* The two neighbours of each pair exchanged. */
 Q_INLINE v16f v16_swap_pairs(v16f x) { return (v16f){ _mm512_permute_ps(x.v, 0xB1) }; }
+
+Q_INLINE v16f v16_load_bf16(const uint16_t *p)
+{
+    const __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return (v16f){ _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)) };
+}
 
 Q_INLINE v16i v16i_load(const void *p) { return (v16i){ _mm512_loadu_si512(p) }; }
 Q_INLINE v16i v16i_set1(int32_t x) { return (v16i){ _mm512_set1_epi32(x) }; }
@@ -213,6 +219,16 @@ Q_INLINE v16f v16_swap_pairs(v16f x)
     return (v16f){ _mm256_permute_ps(x.a, 0xB1), _mm256_permute_ps(x.b, 0xB1) };
 }
 
+Q_INLINE __m256 v8_load_bf16(const uint16_t *p)
+{
+    const __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+}
+Q_INLINE v16f v16_load_bf16(const uint16_t *p)
+{
+    return (v16f){ v8_load_bf16(p), v8_load_bf16(p + 8) };
+}
+
 Q_INLINE v16i v16i_load(const void *p)
 {
     const __m256i *q = p;
@@ -304,6 +320,12 @@ Q_INLINE __m256i v16i_bytes2(v16i x, v16i y)
 }
 /* Sixteen codes of -128..127 as bytes. */
 Q_INLINE __m128i v16i_bytes(v16i x) { return _mm256_castsi256_si128(v16i_bytes2(x, x)); }
+/* Sixteen numbers of -32768..32767 as 16-bit words. */
+Q_INLINE void v16i_store_words(int16_t *p, v16i x)
+{
+    const __m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xD8);
+    _mm256_storeu_si256((__m256i *)p, w);
+}
 /* One tile of codes: 64 bytes to q, minus the sum of each sixteen to nsum. */
 Q_INLINE void v16i_store_tile(int8_t *q, int32_t nsum[4], const v16i c[4])
 {
@@ -360,6 +382,11 @@ Q_INLINE v16f v16_exp(v16f x)
     p = v16_fma(p, r, v16_set1(1.0f));
     p = v16_fma(p, r, v16_set1(1.0f));
     return v16_outside(v16_scale(p, n), x, -87.0f, 0.0f, 88.7f, __builtin_inff());
+}
+
+Q_INLINE float v16_exp1(float x)
+{
+    return _mm_cvtss_f32(_mm256_castps256_ps128(v16_low(v16_exp(v16_set1(x)))));
 }
 
 #endif

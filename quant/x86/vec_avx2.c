@@ -1,0 +1,20 @@
+/* vec_avx2.c - the vector operations (vec_body.h) on AVX2: 16 lanes are two registers. */
+#include "quant/table.h"
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+
+#include "quant/x86/vec_body.h"
+
+bool q_fill_vec_avx2(q_kern *t)
+{
+    fill_vec(t);
+    return true;
+}
+
+#else
+bool q_fill_vec_avx2(q_kern *t)
+{
+    (void)t;
+    return false;
+}
+#endif
