@@ -5,6 +5,10 @@
  * block before the next is touched.  Lanes are rows, so each output is the one chain over tiles
  * that arith 1 wants, whatever the block.
  *
+ * Prompts: from PANEL_MIN tokens on, 64 rows x 1024 k are unpacked once into scratch (exact codes,
+ * sub-scales as int32) and used by up to 512 tokens, f carried from one stretch of k to the next.
+ * Unpacking is then some percent, and activations are read once per 64 rows, not per 16.
+ *
  * Registers: R quads x M tokens of z, R * M <= 8, beside 8 of weights; the running f of the block
  * stays in registers for 1 and 2 tokens and on the stack, once per tile, for more. */
 #ifndef QUANT_ARM_GEMM_A8_H
@@ -52,8 +56,9 @@ INLINE void group_a8(int type, int R, int M, float *y, size_t ldy, int rows, con
     }
 }
 
-INLINE void gemm_a8(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
-                    int m)
+/* Few tokens: straight from the file layout. */
+INLINE void gemm_few(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
+                     int m)
 {
     const size_t bytes = q_group_bytes(type, x->kt * Q_TILE);
     const uint8_t *group = w;
@@ -72,6 +77,154 @@ INLINE void gemm_a8(int type, float *y, size_t ldy, const void *w, int n, const 
             j += 2;
         }
         if (m - j >= 1) group_a8(type, 4, 1, p + (size_t)j * ldy, ldy, rows, group, x, m0 + j);
+    }
+}
+
+/* ---- many tokens: an unpacked panel ---- */
+
+enum {
+    PANEL_MIN = 24,     /* tokens; below, unpacking costs more than it saves */
+    PANEL_TILES = 16,   /* 1024 k: with 64 rows 80 KB, in L2 beside the activations of a block */
+    PANEL_GROUPS = 4,
+    PANEL_ROWS = PANEL_GROUPS * Q_ROWS,
+    PANEL_TOKENS = 512  /* their f: 128 KB */
+};
+
+typedef struct panel_quad { /* 4 rows of a tile */
+    int8_t w[4][4][16];     /* (sub-block, line, row x 4 k), signed */
+    int32_t s[4][4];        /* (sub-block, row) */
+} panel_quad;
+
+typedef struct panel {
+    panel_quad q[PANEL_GROUPS * 4][PANEL_TILES];
+    float f[PANEL_TOKENS][PANEL_ROWS];
+} panel;
+
+_Static_assert(sizeof(panel) <= Q_TMP, "a panel fits the scratch of a gemm");
+
+/* Tiles t0 .. t0+nt-1 of one row group into its four rows of the panel. */
+INLINE void panel_unpack(int type, panel_quad (*q)[PANEL_TILES], const uint8_t *group, int t0,
+                         int nt)
+{
+    for (int t = 0; t < nt; t++) {
+        const uint8_t *planes = tile_planes(type, group + 64, t0 + t);
+        const int8_t *scales = tile_scales(type, group + 64, t0 + t);
+        UNROLL
+        for (int quad = 0; quad < 4; quad++) {
+            panel_quad *p = &q[quad][t];
+            UNROLL
+            for (int b = 0; b < 2; b++) {
+                const tile_block w = tile_signed(type, tile_unpack(type, planes, b, quad));
+                const int8_t *s = scales + (type == Q_N4S ? 16 : 32) * b;
+                UNROLL
+                for (int j = 0; j < 4; j++) {
+                    vst1q_s8(p->w[2 * b][j], w.lo[j]);
+                    vst1q_s8(p->w[2 * b + 1][j], w.hi[j]);
+                }
+                vst1q_s32(p->s[2 * b], tile_scale(s, quad, 4));
+                if (type != Q_N4S) vst1q_s32(p->s[2 * b + 1], tile_scale(s + 16, quad, 4));
+            }
+        }
+    }
+}
+
+/* 4 rows x M tokens over nt tiles: carries f on. */
+INLINE void panel_run(int type, int M, float *f, const panel_quad *p, int nt, const int8_t *q,
+                      const float *d, size_t step)
+{
+    const int kind = type == Q_L6 ? Q_N4 : type; /* signed here: like N4, |w| <= 32 */
+    float32x4_t c[8];
+    UNROLL
+    for (int m = 0; m < M; m++) c[m] = vld1q_f32(f + m * PANEL_ROWS);
+    for (int t = 0; t < nt; t++, p++, q += step * Q_TILE, d += step) {
+        int32x4_t z[8];
+        UNROLL
+        for (int m = 0; m < M; m++) z[m] = vdupq_n_s32(0);
+        UNROLL
+        for (int b = 0; b < 2; b++) {
+            tile_block w;
+            UNROLL
+            for (int j = 0; j < 4; j++) {
+                w.lo[j] = vld1q_s8(p->w[2 * b][j]);
+                w.hi[j] = vld1q_s8(p->w[2 * b + 1][j]);
+            }
+            const int32x4_t s0 = vld1q_s32(p->s[2 * b]);
+            const int32x4_t s1 = type == Q_N4S ? s0 : vld1q_s32(p->s[2 * b + 1]);
+            UNROLL
+            for (int m = 0; m < M; m++) {
+                const tile_act a0 = tile_act_load(q + 64 * m + 32 * b);
+                const tile_act a1 = tile_act_load(q + 64 * m + 32 * b + 16);
+                z[m] = tile_dot(kind, z[m], &w, a0, a1, s0, s1, NULL);
+            }
+        }
+        UNROLL
+        for (int m = 0; m < M; m++)
+            c[m] = vfmaq_f32(c[m], vld1q_dup_f32(d + m), vcvtq_f32_s32(z[m]));
+    }
+    UNROLL
+    for (int m = 0; m < M; m++) vst1q_f32(f + m * PANEL_ROWS, c[m]);
+}
+
+/* All tokens x one stretch of k: 8 tokens stay in L1 while the rows of the panel pass. */
+INLINE void panel_tokens(int type, panel *p, int quads, int nt, const q_acts *x, int t0, int m0,
+                         int m)
+{
+    for (int j = 0; j < m;) {
+        const size_t step = (size_t)x->M, at = (size_t)t0 * step + (size_t)(m0 + j);
+        const int8_t *q = x->q + at * Q_TILE;
+        const float *d = x->d + at;
+        const int left = m - j;
+        for (int i = 0; i < quads; i++) {
+            float *f = &p->f[j][4 * i];
+            if (left >= 8) panel_run(type, 8, f, p->q[i], nt, q, d, step);
+            else if (left >= 4) panel_run(type, 4, f, p->q[i], nt, q, d, step);
+            else if (left >= 2) panel_run(type, 2, f, p->q[i], nt, q, d, step);
+            else panel_run(type, 1, f, p->q[i], nt, q, d, step);
+        }
+        j += left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    }
+}
+
+/* Up to 64 rows x up to PANEL_TOKENS tokens. */
+INLINE void panel_block(int type, panel *p, float *y, size_t ldy, int rows, const uint8_t *w,
+                        size_t bytes, const q_acts *x, int m0, int m)
+{
+    const int groups = (rows + Q_ROWS - 1) / Q_ROWS;
+    memset(p->f, 0, (size_t)m * sizeof p->f[0]);
+    for (int t = 0; t < x->kt; t += PANEL_TILES) {
+        const int nt = x->kt - t < PANEL_TILES ? x->kt - t : PANEL_TILES;
+        for (int g = 0; g < groups; g++)
+            panel_unpack(type, &p->q[4 * g], w + (size_t)g * bytes, t, nt);
+        panel_tokens(type, p, 4 * groups, nt, x, t, m0, m);
+    }
+    for (int g = 0; g < groups; g++) {
+        const float *rs = (const float *)(const void *)(w + (size_t)g * bytes);
+        for (int j = 0; j < m; j++) {
+            float32x4_t v[4];
+            UNROLL
+            for (int i = 0; i < 4; i++)
+                v[i] = vmulq_f32(vld1q_f32(rs + 4 * i), vld1q_f32(&p->f[j][16 * g + 4 * i]));
+            store_rows(y + (size_t)j * ldy + 16 * g, rows - 16 * g, v);
+        }
+    }
+}
+
+INLINE void gemm_a8(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
+                    int m, void *tmp)
+{
+    if (m < PANEL_MIN) {
+        gemm_few(type, y, ldy, w, n, x, m0, m);
+        return;
+    }
+    const size_t bytes = q_group_bytes(type, x->kt * Q_TILE);
+    const uint8_t *group = w;
+    for (int r = 0; r < n; r += PANEL_ROWS, group += PANEL_GROUPS * bytes) {
+        const int rows = n - r < PANEL_ROWS ? n - r : PANEL_ROWS;
+        for (int j = 0; j < m; j += PANEL_TOKENS) {
+            const int part = m - j < PANEL_TOKENS ? m - j : PANEL_TOKENS;
+            float *p = y + (size_t)j * ldy + r;
+            panel_block(type, tmp, p, ldy, rows, group, bytes, x, m0 + j, part);
+        }
     }
 }
 

@@ -10,29 +10,25 @@
 static void gemm_l8_a8_16x8_neon(float *y, size_t ldy, const void *w, int n, const q_acts *x,
                                  int m0, int m, void *tmp)
 {
-    (void)tmp;
-    gemm_a8(Q_L8, y, ldy, w, n, x, m0, m);
+    gemm_a8(Q_L8, y, ldy, w, n, x, m0, m, tmp);
 }
 
 static void gemm_l6_a8_16x8_neon(float *y, size_t ldy, const void *w, int n, const q_acts *x,
                                  int m0, int m, void *tmp)
 {
-    (void)tmp;
-    gemm_a8(Q_L6, y, ldy, w, n, x, m0, m);
+    gemm_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp);
 }
 
 static void gemm_n4_a8_16x8_neon(float *y, size_t ldy, const void *w, int n, const q_acts *x,
                                  int m0, int m, void *tmp)
 {
-    (void)tmp;
-    gemm_a8(Q_N4, y, ldy, w, n, x, m0, m);
+    gemm_a8(Q_N4, y, ldy, w, n, x, m0, m, tmp);
 }
 
 static void gemm_n4s_a8_16x8_neon(float *y, size_t ldy, const void *w, int n, const q_acts *x,
                                   int m0, int m, void *tmp)
 {
-    (void)tmp;
-    gemm_a8(Q_N4S, y, ldy, w, n, x, m0, m);
+    gemm_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
 }
 
 bool q_fill_gemm_neon(q_kern *t)
