@@ -6,16 +6,16 @@
 #include "core/base/str.h"
 
 typedef struct bn_opts {
-    const char *model;     /* a .vaq, or NULL */
-    const char *shape;     /* "qwen-1.5b", ...: random weights made in memory, or NULL */
-    const char *type;      /* of the shape's matrices: "n4", ...; NULL: n4 */
-    const char *cpu;       /* level, NULL: best */
-    int threads;           /* 0: performance cores */
-    const char *prompt;    /* -p: tokens of a prefill, one or a list "32,512,4096"; NULL: 512; "0": none */
-    int gen;               /* -n: tokens decoded per repetition; 0: 32 */
-    const char *depth;     /* --depth: positions already in the cache, a list; NULL: 0 */
-    const char *batch;     /* --batch: sequences decoded together, a list; NULL: 1 */
-    int reps;              /* 0: 5 */
+    const char *model; /* a .vaq, or NULL */
+    const char *shape; /* "qwen-1.5b", ...: random weights made in memory, or NULL */
+    const char *type;  /* of the shape's matrices: "n4", ...; NULL: n4 */
+    const char *cpu;   /* level, NULL: best */
+    int threads;       /* 0: performance cores */
+    const char *prompt; /* -p: tokens of a prefill or a list "32,512"; NULL: 512; "0": none */
+    int gen;            /* -n: tokens decoded per repetition; 0: 32 */
+    const char *depth; /* --depth: positions already in the cache, a list; NULL: 0 */
+    const char *batch; /* --batch: sequences decoded together, a list; NULL: 1 */
+    int reps;          /* 0: 5 */
     bool json;
     void (*say)(void *ctx, const char *line); /* progress for people; NULL: quiet */
     void *ctx;

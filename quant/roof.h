@@ -11,9 +11,11 @@
 #include <stdint.h>
 
 typedef struct q_roof {
-    /* Reads n bytes at p (both multiples of 512) once, forward; the return value only keeps the reads alive. */
+    /* Reads n bytes at p (both multiples of 512) once, forward; the return value only keeps the
+     * reads alive. */
     uint32_t (*read)(const void *p, size_t n);
-    /* Does `rounds` rounds of int8 dot products in registers; *sink keeps them alive.  Returns the multiply-adds done. */
+    /* Does `rounds` rounds of int8 dot products in registers; *sink keeps them alive.  Returns the
+     * multiply-adds done. */
     uint64_t (*int8)(uint64_t rounds, uint32_t *sink);
 } q_roof;
 

@@ -12,7 +12,8 @@ static uint32_t read_neon(const void *p, size_t n)
     for (int j = 0; j < 8; j++) s[j] = vdupq_n_u8(0);
     for (size_t i = 0; i + 512 <= n; i += 512) {
 #pragma GCC unroll 32
-        for (int j = 0; j < 32; j++) s[j & 7] = veorq_u8(s[j & 7], vld1q_u8(b + i + 16 * (size_t)j));
+        for (int j = 0; j < 32; j++)
+            s[j & 7] = veorq_u8(s[j & 7], vld1q_u8(b + i + 16 * (size_t)j));
     }
     uint8x16_t t = s[0];
     for (int j = 1; j < 8; j++) t = veorq_u8(t, s[j]);

@@ -13,7 +13,8 @@ static uint32_t read_avx2(const void *p, size_t n)
     for (size_t i = 0; i + 512 <= n; i += 512) {
 #pragma GCC unroll 16
         for (int j = 0; j < 16; j++)
-            s[j & 3] = _mm256_xor_si256(s[j & 3], _mm256_load_si256((const __m256i *)(b + i + 32 * (size_t)j)));
+            s[j & 3] = _mm256_xor_si256(
+                s[j & 3], _mm256_load_si256((const __m256i *)(b + i + 32 * (size_t)j)));
     }
     const __m256i t = _mm256_xor_si256(_mm256_xor_si256(s[0], s[1]), _mm256_xor_si256(s[2], s[3]));
     const __m128i u = _mm_xor_si128(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1));

@@ -19,7 +19,8 @@ static uint32_t read_avx512(const void *p, size_t n)
     return (uint32_t)_mm512_reduce_add_epi32(t);
 }
 
-/* Sixteen chains of vpdpbusd between registers: five cycles of latency times two per cycle need ten. */
+/* Sixteen chains of vpdpbusd between registers: five cycles of latency times two per cycle need
+ * ten. */
 static uint64_t int8_vnni(uint64_t rounds, uint32_t *sink)
 {
     enum { CHAINS = 16 };

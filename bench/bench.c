@@ -1,0 +1,388 @@
+/* bench.c - prefill and decode of one model, as shares of what the machine can do.
+ *
+ * Protocol: every repetition is bracketed by a measurement of the limit it is compared with (a read
+ * of at least 1 GiB for decode, the int8 loop for prefill), because the limits of shared machines
+ * wander; a share is the median of the ratios, never a ratio of medians.
+ *   prefill: share = tokens/s * multiply-adds per token / int8 peak.  Attention's own products are
+ *            not counted, so long prompts show what attention costs.
+ *   decode:  share = bytes that one step must read (weights once, KV of every sequence) / time /
+ * read rate. */
+#include "bench/bench.h"
+
+#include "bench/roofline.h"
+#include "bench/shape.h"
+#include "core/base/json.h"
+#include "core/base/mem.h"
+#include "core/base/os.h"
+#include "core/engine/engine.h"
+#include "core/vaquita.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LIST_MAX = 16, REPS_MAX = 101 };
+
+typedef struct list {
+    int v[LIST_MAX];
+    int n;
+} list;
+
+typedef struct prefill_row {
+    int tokens;
+    double tps, share;
+} prefill_row;
+typedef struct decode_row {
+    int depth, batch;
+    double tps, gbs, share;
+} decode_row;
+
+typedef struct bench {
+    const bn_opts *o;
+    int reps, gen;
+    list prompt, depth, batch;
+    q_kern kern;
+    vq_engine *eng;
+    bn_roof *roof;
+    uint64_t weight_bytes; /* read by one decode step: every matrix but a separate embedding */
+    uint64_t macs;         /* per token of a prefill: every matrix but embedding and head */
+    uint64_t kv_bytes;     /* per position */
+    double load_ms, read_gbs, int8_gmacs;
+    uint64_t private_bytes;
+    prefill_row pre[LIST_MAX];
+    int n_pre;
+    decode_row dec[LIST_MAX * LIST_MAX];
+    int n_dec;
+    double reads[4 * REPS_MAX], peaks[4 * REPS_MAX]; /* limits measured by the latest row */
+} bench;
+
+static void say(const bench *b, const char *fmt, ...) VQ_PRINTF(2, 3);
+static void say(const bench *b, const char *fmt, ...)
+{
+    if (!b->o->say) return;
+    char line[200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    b->o->say(b->o->ctx, line);
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof *v, ascending);
+    return n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
+}
+
+static vq_status parse_list(list *l, const char *s, int fallback, int64_t least, const char *opt,
+                            vq_err *e)
+{
+    vq_ids ids = { 0 };
+    vq_status st = VQ_OK;
+    l->n = 0;
+    if (!s) {
+        l->v[l->n++] = fallback;
+        return VQ_OK;
+    }
+    if (!vq_parse_ids(s, &ids) || ids.n == 0 || ids.n > LIST_MAX)
+        st = vq_fail(e, VQ_EUSAGE, "%s: expected up to %d numbers like 32,512, found '%s'", opt,
+                     LIST_MAX, s);
+    for (size_t i = 0; !st && i < ids.n; i++) {
+        if (ids.v[i] < least || ids.v[i] > 1 << 20)
+            st = vq_fail(e, VQ_EUSAGE, "%s: %d is out of range (%d to %d)", opt, (int)ids.v[i],
+                         (int)least, 1 << 20);
+        else
+            l->v[l->n++] = (int)ids.v[i];
+    }
+    vq_ids_clear(&ids);
+    return st;
+}
+
+static int largest(const list *l)
+{
+    int m = 0;
+    for (int i = 0; i < l->n; i++) m = l->v[i] > m ? l->v[i] : m;
+    return m;
+}
+
+static void count_weights(bench *b, const vq_file *f)
+{
+    const bool tied = f->config->flags & VAQ_F_TIED;
+    for (uint32_t i = 0; i < f->n_tensor; i++) {
+        const vaq_tensor *t = &f->tensor[i];
+        if (t->layout == 0) continue;
+        const bool head = t->role == VAQ_HEAD || (t->role == VAQ_EMBED && tied);
+        if (t->role == VAQ_EMBED && !tied) continue;
+        b->weight_bytes += t->size;
+        if (!head) b->macs += (uint64_t)t->rows * t->cols;
+    }
+}
+
+/* Ids spread over the vocabulary, the same in every run. */
+static int32_t some_id(uint32_t *state, int n_ids)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return (int32_t)((*state >> 8) % (uint32_t)n_ids);
+}
+
+static vq_status add_ids(bench *b, vq_session *s, int n, uint32_t *state, vq_err *e)
+{
+    const int n_ids = vq_engine_info(b->eng)->n_ids;
+    for (int i = 0; i < n; i++) {
+        const int32_t id = some_id(state, n_ids);
+        const vq_status st = vq_session_add(s, &id, 1, e);
+        if (st) return st;
+    }
+    return VQ_OK;
+}
+
+static vq_status compute(bench *b, vq_session **s, int n, vq_err *e)
+{
+    for (size_t left = 1; left;) {
+        const vq_status st = vq_step(b->eng, s, n, 0, &left, e);
+        if (st) return st;
+    }
+    return VQ_OK;
+}
+
+static vq_status measure_prefill(bench *b, int tokens, vq_err *e)
+{
+    const vq_session_opts so = { .ignore_eos = true };
+    double tps[REPS_MAX], share[REPS_MAX];
+    vq_session *s;
+    vq_status st = vq_session_open(&s, b->eng, &so, e);
+    if (st) return st;
+    double before = bn_roof_int8(b->roof);
+    for (int i = -1; !st && i < b->reps; i++) { /* -1: a first run warms pages and clocks */
+        uint32_t state = 1;
+        st = vq_session_truncate(s, 0, e);
+        if (!st) st = add_ids(b, s, tokens, &state, e);
+        const double t0 = vq_now();
+        if (!st) st = compute(b, &s, 1, e);
+        const double t = vq_now() - t0, after = bn_roof_int8(b->roof);
+        if (i >= 0) {
+            tps[i] = tokens / t;
+            share[i] = tps[i] * (double)b->macs / 1e9 / (0.5 * (before + after));
+            b->peaks[i] = after;
+        }
+        before = after;
+    }
+    vq_session_close(s);
+    if (st) return st;
+    b->int8_gmacs = median(b->peaks, b->reps);
+    b->pre[b->n_pre++] = (prefill_row){ tokens, median(tps, b->reps), median(share, b->reps) };
+    say(b, "prefill %5d tokens   %9.1f tokens/s   %5.1f %% of the int8 peak", tokens,
+        b->pre[b->n_pre - 1].tps, 100 * b->pre[b->n_pre - 1].share);
+    return VQ_OK;
+}
+
+static vq_status measure_decode(bench *b, int depth, int batch, vq_err *e)
+{
+    const vq_session_opts so = { .ignore_eos = true };
+    double tps[REPS_MAX], gbs[REPS_MAX], share[REPS_MAX];
+    vq_session **s = vq_calloc((size_t)batch, sizeof *s);
+    if (!s) return vq_fail(e, VQ_ENOMEM, "bench: out of memory");
+    vq_status st = VQ_OK;
+    uint32_t state = 7;
+    for (int i = 0; !st && i < batch; i++) {
+        st = vq_session_open(&s[i], b->eng, &so, e);
+        if (!st && depth > 0) st = vq_session_pad(s[i], (size_t)depth, e);
+    }
+    double before = bn_roof_read(b->roof);
+    for (int r = -1; !st && r < b->reps; r++) {
+        for (int i = 0; !st && i < batch; i++) st = vq_session_truncate(s[i], (size_t)depth, e);
+        double t = 0;
+        for (int k = 0; !st && k < b->gen; k++) {
+            for (int i = 0; !st && i < batch; i++) st = add_ids(b, s[i], 1, &state, e);
+            const double t0 = vq_now();
+            if (!st) st = compute(b, s, batch, e);
+            t += vq_now() - t0;
+        }
+        const double after = bn_roof_read(b->roof);
+        if (r >= 0) {
+            const double bytes = (double)b->weight_bytes +
+                                 (double)b->kv_bytes * batch * (depth + 0.5 * (b->gen + 1));
+            tps[r] = batch * b->gen / t;
+            gbs[r] = bytes * b->gen / t / 1e9;
+            share[r] = gbs[r] / (0.5 * (before + after));
+            b->reads[r] = after;
+        }
+        before = after;
+    }
+    for (int i = 0; i < batch; i++) vq_session_close(s[i]);
+    vq_free(s);
+    if (st) return st;
+    b->read_gbs = median(b->reads, b->reps);
+    b->dec[b->n_dec++] = (decode_row){ depth, batch, median(tps, b->reps), median(gbs, b->reps),
+                                       median(share, b->reps) };
+    const decode_row *d = &b->dec[b->n_dec - 1];
+    say(b, "decode at %5d x %2d     %9.2f tokens/s   %5.1f GB/s   %5.1f %% of the read rate", depth,
+        batch, d->tps, d->gbs, 100 * d->share);
+    return VQ_OK;
+}
+
+static void write_json(const bench *b, vq_buf *out)
+{
+    const vq_info *in = b->eng ? vq_engine_info(b->eng) : NULL;
+    vq_jw w = { .b = out };
+    vq_jw_open(&w, NULL, '{');
+    vq_jw_cstr(&w, "version", VQ_VERSION);
+    vq_jw_cstr(&w, "cpu", b->kern.level);
+    if (in) {
+        vq_jw_cstr(&w, "model", b->o->model ? b->o->model : b->o->shape);
+        vq_jw_i64(&w, "threads", in->threads);
+        vq_jw_u64(&w, "weight_bytes", b->weight_bytes);
+        vq_jw_u64(&w, "kv_bytes_per_position", b->kv_bytes);
+        vq_jw_u64(&w, "macs_per_token", b->macs);
+    }
+    vq_jw_open(&w, "roofline", '{');
+    vq_jw_f64(&w, "read_gbs", b->read_gbs);
+    vq_jw_f64(&w, "int8_gmacs", b->int8_gmacs);
+    vq_jw_close(&w, '}');
+    vq_jw_open(&w, "prefill", '[');
+    for (int i = 0; i < b->n_pre; i++) {
+        vq_jw_open(&w, NULL, '{');
+        vq_jw_i64(&w, "tokens", b->pre[i].tokens);
+        vq_jw_f64(&w, "tps", b->pre[i].tps);
+        vq_jw_f64(&w, "share", b->pre[i].share);
+        vq_jw_close(&w, '}');
+    }
+    vq_jw_close(&w, ']');
+    vq_jw_open(&w, "decode", '[');
+    for (int i = 0; i < b->n_dec; i++) {
+        vq_jw_open(&w, NULL, '{');
+        vq_jw_i64(&w, "depth", b->dec[i].depth);
+        vq_jw_i64(&w, "batch", b->dec[i].batch);
+        vq_jw_f64(&w, "tps", b->dec[i].tps);
+        vq_jw_f64(&w, "gbs", b->dec[i].gbs);
+        vq_jw_f64(&w, "share", b->dec[i].share);
+        vq_jw_close(&w, '}');
+    }
+    vq_jw_close(&w, ']');
+    if (in) {
+        vq_jw_f64(&w, "load_ms", b->load_ms);
+        vq_jw_f64(&w, "private_mb", (double)b->private_bytes / 1e6);
+    }
+    vq_jw_close(&w, '}');
+    vq_buf_char(out, '\n');
+}
+
+static void write_table(const bench *b, vq_buf *out)
+{
+    const vq_info *in = b->eng ? vq_engine_info(b->eng) : NULL;
+    vq_buf_printf(out, "limits here (%s): read %.1f GB/s, int8 %.0f GMAC/s\n", b->kern.level,
+                  b->read_gbs, b->int8_gmacs);
+    if (!in) return;
+    vq_buf_printf(
+        out, "model: %s, %d threads, %.2f GB read per token, loaded in %.1f ms, %.0f MB private\n",
+        b->o->model ? b->o->model : b->o->shape, in->threads, (double)b->weight_bytes / 1e9,
+        b->load_ms, (double)b->private_bytes / 1e6);
+    vq_buf_str(out, "\n               tokens/s     GB/s   share of the limit\n");
+    for (int i = 0; i < b->n_pre; i++)
+        vq_buf_printf(out, "prefill %5d  %9.1f        -   %5.1f %% of int8\n", b->pre[i].tokens,
+                      b->pre[i].tps, 100 * b->pre[i].share);
+    for (int i = 0; i < b->n_dec; i++) {
+        vq_buf_printf(out, "decode @%-5d  %9.2f  %7.1f   %5.1f %% of read", b->dec[i].depth,
+                      b->dec[i].tps, b->dec[i].gbs, 100 * b->dec[i].share);
+        if (b->dec[i].batch > 1) vq_buf_printf(out, "   (%d sequences together)", b->dec[i].batch);
+        vq_buf_char(out, '\n');
+    }
+}
+
+static vq_status open_engine(bench *b, void **mem, size_t *mem_size, vq_err *e)
+{
+    vq_file *f = NULL;
+    vq_status s;
+    const double t0 = vq_now();
+    double made = 0;
+    if (b->o->model) {
+        s = vq_file_open(&f, b->o->model, &b->kern, e);
+    } else {
+        say(b, "making %s weights in memory", b->o->shape);
+        s = bn_shape_open(&f, mem, mem_size, b->o->shape, b->o->type, &b->kern, e);
+        made = vq_now() - t0;
+    }
+    if (s) return s;
+    count_weights(b, f);
+    const int deepest = largest(&b->depth) + b->gen, longest = largest(&b->prompt);
+    const vq_engine_opts eo = {
+        .cpu = b->o->cpu,
+        .threads = b->o->threads,
+        .ctx = (uint32_t)(deepest > longest ? deepest : longest),
+        .max_sessions = largest(&b->batch),
+    };
+    s = vq_engine_open_file(&b->eng, f, &eo, e); /* takes f over, also when it fails */
+    if (s) return s;
+    b->load_ms = 1e3 * (vq_now() - t0 - made);
+    const vq_info *in = vq_engine_info(b->eng);
+    b->kv_bytes = vq_engine_kv_bytes(b->eng);
+    b->private_bytes = vq_rss_anon() > *mem_size ? vq_rss_anon() - *mem_size : 0;
+    say(b, "%s: %d threads, %s", b->o->model ? b->o->model : b->o->shape, in->threads, in->cpu);
+    return VQ_OK;
+}
+
+static vq_status run_all(bench *b, vq_err *e)
+{
+    vq_status s = VQ_OK;
+    for (int i = 0; !s && i < b->prompt.n; i++)
+        if (b->prompt.v[i] > 0) s = measure_prefill(b, b->prompt.v[i], e);
+    for (int j = 0; !s && j < b->batch.n; j++)
+        for (int i = 0; !s && i < b->depth.n; i++)
+            s = measure_decode(b, b->depth.v[i], b->batch.v[j], e);
+    b->private_bytes = vq_rss_anon() - bn_roof_bytes(b->roof);
+    return s;
+}
+
+vq_status bn_run(const bn_opts *o, vq_buf *out, vq_err *e)
+{
+    bench *b = vq_calloc(1, sizeof *b);
+    if (!b) return vq_fail(e, VQ_ENOMEM, "bench: out of memory");
+    void *mem = NULL;
+    size_t mem_size = 0;
+    b->o = o;
+    b->reps = o->reps > 0 ? o->reps : 5;
+    if (b->reps > REPS_MAX) b->reps = REPS_MAX;
+    b->gen = o->gen > 0 ? o->gen : 32;
+    vq_status s = parse_list(&b->prompt, o->prompt, 512, 0, "-p", e);
+    if (!s) s = parse_list(&b->depth, o->depth, 0, 0, "--depth", e);
+    if (!s) s = parse_list(&b->batch, o->batch, 1, 1, "--batch", e);
+    if (!s && !q_kern_make(&b->kern, o->cpu))
+        s = vq_fail(e, VQ_EUSAGE, "--cpu %s: this CPU or build has no such level", o->cpu);
+
+    if (!s && (o->model || o->shape)) s = open_engine(b, &mem, &mem_size, e);
+    const int threads = b->eng           ? vq_engine_info(b->eng)->threads
+                        : o->threads > 0 ? o->threads
+                                         : vq_cpu_fast_count();
+    if (!s) s = bn_roof_open(&b->roof, threads, o->cpu, e);
+    if (!s) {
+        for (int i = 0; i < 3; i++) {
+            b->reads[i] = bn_roof_read(b->roof);
+            b->peaks[i] = bn_roof_int8(b->roof);
+        }
+        b->read_gbs = median(b->reads, 3);
+        b->int8_gmacs = median(b->peaks, 3);
+        say(b, "limits: read %.1f GB/s, int8 %.0f GMAC/s (%d threads, %s)", b->read_gbs,
+            b->int8_gmacs, threads, b->kern.level);
+    }
+    if (!s && b->eng) s = run_all(b, e);
+    if (!s) {
+        if (b->eng && b->private_bytes > mem_size) b->private_bytes -= mem_size;
+        if (o->json)
+            write_json(b, out);
+        else
+            write_table(b, out);
+        if (out->oom) s = vq_fail(e, VQ_ENOMEM, "bench: out of memory");
+    }
+    bn_roof_close(b->roof);
+    vq_engine_close(b->eng);
+    vq_pages_free(mem, mem_size);
+    vq_free(b);
+    return s;
+}
