@@ -185,6 +185,22 @@ INLINE void panel_tokens(int type, panel *p, int quads, int nt, const q_acts *x,
     }
 }
 
+/* y = row_scale * f of up to 64 rows and m tokens. */
+INLINE void panel_store(const panel *p, float *y, size_t ldy, int rows, const uint8_t *w,
+                        size_t bytes, int m)
+{
+    for (int r = 0; r < rows; r += Q_ROWS, w += bytes) {
+        const float *rs = (const float *)(const void *)w;
+        for (int j = 0; j < m; j++) {
+            float32x4_t v[4];
+            UNROLL
+            for (int i = 0; i < 4; i++)
+                v[i] = vmulq_f32(vld1q_f32(rs + 4 * i), vld1q_f32(&p->f[j][r + 4 * i]));
+            store_rows(y + (size_t)j * ldy + r, rows - r, v);
+        }
+    }
+}
+
 /* Up to 64 rows x up to PANEL_TOKENS tokens. */
 INLINE void panel_block(int type, panel *p, float *y, size_t ldy, int rows, const uint8_t *w,
                         size_t bytes, const q_acts *x, int m0, int m)
@@ -197,16 +213,7 @@ INLINE void panel_block(int type, panel *p, float *y, size_t ldy, int rows, cons
             panel_unpack(type, &p->q[4 * g], w + (size_t)g * bytes, t, nt);
         panel_tokens(type, p, 4 * groups, nt, x, t, m0, m);
     }
-    for (int g = 0; g < groups; g++) {
-        const float *rs = (const float *)(const void *)(w + (size_t)g * bytes);
-        for (int j = 0; j < m; j++) {
-            float32x4_t v[4];
-            UNROLL
-            for (int i = 0; i < 4; i++)
-                v[i] = vmulq_f32(vld1q_f32(rs + 4 * i), vld1q_f32(&p->f[j][16 * g + 4 * i]));
-            store_rows(y + (size_t)j * ldy + 16 * g, rows - 16 * g, v);
-        }
-    }
+    panel_store(p, y, ldy, rows, w, bytes, m);
 }
 
 INLINE void gemm_a8(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,

@@ -129,8 +129,8 @@ INLINE void group_mm(int type, int R, int P, float *y, size_t ldy, int rows, con
     }
 }
 
-INLINE void gemm_mm(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
-                    int m)
+INLINE void gemm_few_mm(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                        int m0, int m)
 {
     const size_t bytes = q_group_bytes(type, x->kt * Q_TILE);
     const uint8_t *group = w;
@@ -152,32 +152,168 @@ INLINE void gemm_mm(int type, float *y, size_t ldy, const void *w, int n, const 
     }
 }
 
+/* ---- many tokens: the panel of gemm_a8.h with its lines already zipped ---- */
+
+/* 8 tokens of one stretch of k: pairs as smmla wants them, zeros behind the last token. */
+typedef struct mm_acts {
+    int8_t q[PANEL_TILES][4][8][16]; /* (tile, pair, 8 k, token x 8 k) */
+    float d[PANEL_TILES][8];
+} mm_acts;
+
+typedef struct mm_panel { panel p; mm_acts a; } mm_panel;
+
+_Static_assert(sizeof(mm_panel) <= Q_TMP, "a panel fits the scratch of a gemm");
+_Static_assert(PANEL_TOKENS % 8 == 0, "f has rows for the zeros behind the last token");
+
+INLINE void mm_zip_panel(panel_quad *p)
+{
+    UNROLL
+    for (int s = 0; s < 4; s++) {
+        int8x16_t w[4];
+        UNROLL
+        for (int j = 0; j < 4; j++) w[j] = vld1q_s8(p->w[s][j]);
+        const rows2 r = pair_rows(w);
+        UNROLL
+        for (int h = 0; h < 2; h++) {
+            vst1q_s8(p->w[s][h], r.k0[h]);
+            vst1q_s8(p->w[s][2 + h], r.k8[h]);
+        }
+    }
+}
+
+static void mm_pack(mm_acts *a, const int8_t *q, const float *d, size_t step, int nt, int tokens)
+{
+    static const int8_t zero[Q_TILE] = { 0 };
+    for (int t = 0; t < nt; t++, q += step * Q_TILE, d += step) {
+        for (int p = 0; p < 4; p++) {
+            const int8_t *even = 2 * p < tokens ? q + 2 * p * Q_TILE : zero;
+            const int8_t *odd = 2 * p + 1 < tokens ? q + (2 * p + 1) * Q_TILE : zero;
+            UNROLL
+            for (int s = 0; s < 4; s++) {
+                const int64x2_t u = vreinterpretq_s64_s8(vld1q_s8(even + 16 * s));
+                const int64x2_t v = vreinterpretq_s64_s8(vld1q_s8(odd + 16 * s));
+                vst1q_s8(a->q[t][p][2 * s], vreinterpretq_s8_s64(vzip1q_s64(u, v)));
+                vst1q_s8(a->q[t][p][2 * s + 1], vreinterpretq_s8_s64(vzip2q_s64(u, v)));
+            }
+        }
+        for (int j = 0; j < 8; j++) a->d[t][j] = j < tokens ? d[j] : 0.0f;
+    }
+}
+
+/* 4 rows x 8 tokens over nt tiles: carries f on. */
+INLINE void mm_run(int type, float *f, const panel_quad *w, int nt, const mm_acts *a)
+{
+    float32x4_t c[8]; /* (half, pair) */
+    UNROLL
+    for (int p = 0; p < 4; p++) {
+        const float *g = f + 2 * p * PANEL_ROWS;
+        const float32x4_t even = vld1q_f32(g), odd = vld1q_f32(g + PANEL_ROWS);
+        c[p] = vzip1q_f32(even, odd);
+        c[4 + p] = vzip2q_f32(even, odd);
+    }
+    for (int t = 0; t < nt; t++, w++) {
+        int32x4_t z[8], sum[8];
+        UNROLL
+        for (int i = 0; i < 8; i++) z[i] = vdupq_n_s32(0);
+        UNROLL
+        for (int s = 0; s < 4; s++) {
+            const bool first = type != Q_N4S || s % 2 == 0, last = type != Q_N4S || s % 2 == 1;
+            const int32x4_t e = vld1q_s32(w->s[type == Q_N4S ? s & 2 : s]);
+            UNROLL
+            for (int p = 0; p < 4; p++) {
+                const int8x16_t a0 = vld1q_s8(a->q[t][p][2 * s]),
+                                a8 = vld1q_s8(a->q[t][p][2 * s + 1]);
+                UNROLL
+                for (int h = 0; h < 2; h++) {
+                    int32x4_t *m = &sum[4 * h + p];
+                    if (first) *m = vdupq_n_s32(0);
+                    *m = vmmlaq_s32(*m, vld1q_s8(w->w[s][h]), a0);
+                    *m = vmmlaq_s32(*m, vld1q_s8(w->w[s][2 + h]), a8);
+                    const int32x4_t ee = h ? vzip2q_s32(e, e) : vzip1q_s32(e, e);
+                    if (last) z[4 * h + p] = vmlaq_s32(z[4 * h + p], *m, ee);
+                }
+            }
+        }
+        UNROLL
+        for (int p = 0; p < 4; p++) {
+            const float32x2_t two = vld1_f32(&a->d[t][2 * p]);
+            const float32x4_t dd = vcombine_f32(two, two);
+            c[p] = vfmaq_f32(c[p], dd, vcvtq_f32_s32(z[p]));
+            c[4 + p] = vfmaq_f32(c[4 + p], dd, vcvtq_f32_s32(z[4 + p]));
+        }
+    }
+    UNROLL
+    for (int p = 0; p < 4; p++) {
+        float *g = f + 2 * p * PANEL_ROWS;
+        vst1q_f32(g, vuzp1q_f32(c[p], c[4 + p]));
+        vst1q_f32(g + PANEL_ROWS, vuzp2q_f32(c[p], c[4 + p]));
+    }
+}
+
+/* Up to 64 rows x up to PANEL_TOKENS tokens. */
+INLINE void mm_block(int type, mm_panel *mp, float *y, size_t ldy, int rows, const uint8_t *w,
+                     size_t bytes, const q_acts *x, int m0, int m)
+{
+    panel *p = &mp->p;
+    const int groups = (rows + Q_ROWS - 1) / Q_ROWS;
+    memset(p->f, 0, (size_t)((m + 7) & ~7) * sizeof p->f[0]);
+    for (int t = 0; t < x->kt; t += PANEL_TILES) {
+        const int nt = x->kt - t < PANEL_TILES ? x->kt - t : PANEL_TILES;
+        for (int g = 0; g < groups; g++)
+            panel_unpack(type, &p->q[4 * g], w + (size_t)g * bytes, t, nt);
+        for (int i = 0; i < 4 * groups; i++)
+            for (int k = 0; k < nt; k++) mm_zip_panel(&p->q[i][k]);
+        for (int j = 0; j < m; j += 8) {
+            const size_t step = (size_t)x->M, at = (size_t)t * step + (size_t)(m0 + j);
+            mm_pack(&mp->a, x->q + at * Q_TILE, x->d + at, step, nt, m - j < 8 ? m - j : 8);
+            for (int i = 0; i < 4 * groups; i++)
+                mm_run(type, &p->f[j][4 * i], p->q[i], nt, &mp->a);
+        }
+    }
+    panel_store(p, y, ldy, rows, w, bytes, m);
+}
+
+INLINE void gemm_mm(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
+                    int m, void *tmp)
+{
+    if (m < PANEL_MIN) {
+        gemm_few_mm(type, y, ldy, w, n, x, m0, m);
+        return;
+    }
+    const size_t bytes = q_group_bytes(type, x->kt * Q_TILE);
+    const uint8_t *group = w;
+    for (int r = 0; r < n; r += PANEL_ROWS, group += PANEL_GROUPS * bytes) {
+        const int rows = n - r < PANEL_ROWS ? n - r : PANEL_ROWS;
+        for (int j = 0; j < m; j += PANEL_TOKENS) {
+            const int part = m - j < PANEL_TOKENS ? m - j : PANEL_TOKENS;
+            float *p = y + (size_t)j * ldy + r;
+            mm_block(type, tmp, p, ldy, rows, group, bytes, x, m0 + j, part);
+        }
+    }
+}
+
 static void gemm_l8_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, const q_acts *x,
                                  int m0, int m, void *tmp)
 {
-    (void)tmp;
-    gemm_mm(Q_L8, y, ldy, w, n, x, m0, m);
+    gemm_mm(Q_L8, y, ldy, w, n, x, m0, m, tmp);
 }
 
 static void gemm_l6_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, const q_acts *x,
                                  int m0, int m, void *tmp)
 {
-    (void)tmp;
-    gemm_mm(Q_L6, y, ldy, w, n, x, m0, m);
+    gemm_mm(Q_L6, y, ldy, w, n, x, m0, m, tmp);
 }
 
 static void gemm_n4_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, const q_acts *x,
                                  int m0, int m, void *tmp)
 {
-    (void)tmp;
-    gemm_mm(Q_N4, y, ldy, w, n, x, m0, m);
+    gemm_mm(Q_N4, y, ldy, w, n, x, m0, m, tmp);
 }
 
 static void gemm_n4s_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, const q_acts *x,
                                   int m0, int m, void *tmp)
 {
-    (void)tmp;
-    gemm_mm(Q_N4S, y, ldy, w, n, x, m0, m);
+    gemm_mm(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
 }
 
 bool q_fill_gemm_i8mm(q_kern *t)
