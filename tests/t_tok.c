@@ -20,17 +20,21 @@ static void tiny_goldens(void)
             T_OK(false, "%s", path);
             continue;
         }
-        T_OK(t.built.bos == 0 && t.built.eos == 1, "%s: bos %d eos %d", tiny[m], t.built.bos, t.built.eos);
+        T_OK(t.built.bos == 0 && t.built.eos == 1, "%s: bos %d eos %d", tiny[m], t.built.bos,
+             t.built.eos);
         T_OK(vq_tok_eos(t.tok) == 1 && vq_tok_count(t.tok) == t.built.n_ids, "%s", tiny[m]);
         uint32_t cases = vq_json_get(&g.j, 0, "cases");
         for (uint32_t c = vq_json_first(&g.j, cases); c; c = vq_json_next(&g.j, cases, c)) {
-            static const char *const keys[2][2] = { { "prompt", "prompt_ids" }, { "greedy_text", "greedy_ids" } };
+            static const char *const keys[2][2] = { { "prompt", "prompt_ids" },
+                                                    { "greedy_text", "greedy_ids" } };
             for (int k = 0; k < 2; k++) {
                 vq_str s = vq_json_str(&g.j, vq_json_get(&g.j, c, keys[k][0]));
                 vq_ids ids = t_encode(t.tok, s.p, s.n, true);
                 vq_buf back = t_decode(t.tok, ids.v, ids.n);
-                T_OK(k == 1 || t_same_ids(&ids, &g.j, vq_json_get(&g.j, c, keys[k][1])), "%s: %.*s", tiny[m], (int)s.n, s.p);
-                T_OK(back.n == s.n && memcmp(back.p, s.p, s.n) == 0, "%s: %.*s -> %s", tiny[m], (int)s.n, s.p, back.p);
+                T_OK(k == 1 || t_same_ids(&ids, &g.j, vq_json_get(&g.j, c, keys[k][1])), "%s: %.*s",
+                     tiny[m], (int)s.n, s.p);
+                T_OK(back.n == s.n && memcmp(back.p, s.p, s.n) == 0, "%s: %.*s -> %s", tiny[m],
+                     (int)s.n, s.p, back.p);
                 vq_buf_clear(&back);
                 vq_ids_clear(&ids);
             }
@@ -69,9 +73,11 @@ static void fixture_pairs(const vq_tok *t, const char *name)
     char path[600];
     vq_buf in = { 0 }, out = { 0 };
     vq_err e = { 0 };
-    snprintf(path, sizeof path, "%s/data/tokenizers/fixtures/ggml-vocab-%s.gguf.inp", t_shared(), name);
+    snprintf(path, sizeof path, "%s/data/tokenizers/fixtures/ggml-vocab-%s.gguf.inp", t_shared(),
+             name);
     vq_status s = vq_file_read(path, 1 << 20, &in, &e);
-    snprintf(path, sizeof path, "%s/data/tokenizers/fixtures/ggml-vocab-%s.gguf.out", t_shared(), name);
+    snprintf(path, sizeof path, "%s/data/tokenizers/fixtures/ggml-vocab-%s.gguf.out", t_shared(),
+             name);
     if (!s) s = vq_file_read(path, 1 << 20, &out, &e);
     T_OK(!s, "%s", e.msg);
     char *line = s ? NULL : out.p;
@@ -80,7 +86,8 @@ static void fixture_pairs(const vq_tok *t, const char *name)
         if (nl) *nl = 0;
         vq_ids want = { 0 }, got = t_encode(t, p, (size_t)(end - p), true);
         T_OK(!*line || vq_parse_ids(line, &want), "%s", line);
-        T_OK(want.n == got.n && (!got.n || memcmp(want.v, got.v, got.n * sizeof *got.v) == 0), "%s: %.*s", name, (int)(end - p), p);
+        T_OK(want.n == got.n && (!got.n || memcmp(want.v, got.v, got.n * sizeof *got.v) == 0),
+             "%s: %.*s", name, (int)(end - p), p);
         vq_ids_clear(&want);
         vq_ids_clear(&got);
         line = nl ? nl + 1 : NULL;
@@ -96,7 +103,8 @@ static void fixture_wikitext(const vq_tok *t)
     vq_buf in = { 0 };
     vq_err e = { 0 };
     vq_ids want = { 0 };
-    snprintf(path, sizeof path, "%s/data/tokenizers/fixtures/wikitext_chunk.deepseek-v3.ids.txt", t_shared());
+    snprintf(path, sizeof path, "%s/data/tokenizers/fixtures/wikitext_chunk.deepseek-v3.ids.txt",
+             t_shared());
     T_OK(vq_file_read(path, 1 << 20, &in, &e) == VQ_OK, "%s", e.msg);
     T_OK(in.p && vq_parse_ids(in.p, &want) && want.n == 8192 && want.v[0] == 0, "%zu ids", want.n);
     vq_buf text = t_decode(t, want.v, want.n);
@@ -134,7 +142,8 @@ static void broken_utf8(const vq_tok *t)
 {
     static const char bad[] = "a\xff\xe4\xb8" "b\xf0\x9f\x98\xc3\xa9\x80";
     static const char fixed[] = "a\xef\xbf\xbd\xef\xbf\xbd" "b\xef\xbf\xbd\xc3\xa9\xef\xbf\xbd";
-    vq_ids a = t_encode(t, bad, sizeof bad - 1, true), b = t_encode(t, fixed, sizeof fixed - 1, true);
+    vq_ids a = t_encode(t, bad, sizeof bad - 1, true),
+           b = t_encode(t, fixed, sizeof fixed - 1, true);
     T_OK(a.n == b.n && memcmp(a.v, b.v, a.n * sizeof *a.v) == 0, "%zu %zu", a.n, b.n);
     vq_ids_clear(&a);
     vq_ids_clear(&b);
@@ -146,7 +155,8 @@ static void broken_utf8(const vq_tok *t)
 /* A megabyte of one thing: pieces as long as the text, in time that a test can afford. */
 static void long_runs(const vq_tok *t, const char *name)
 {
-    static const char *const units[] = { "a", " ", "\n", " \n", "7", "!", "\xe4\xb8\xad", "ab", "\x01", "<", "'s", "\xcc\x81\xcc\xa3" };
+    static const char *const units[] = { "a", " ", "\n", " \n", "7", "!", "\xe4\xb8\xad", "ab",
+                                         "\x01", "<", "'s", "\xcc\x81\xcc\xa3" };
     enum { N = 1 << 20 };
     char *s = vq_malloc(N);
     for (size_t u = 0; s && u < sizeof units / sizeof *units; u++) {
@@ -164,7 +174,7 @@ static void long_runs(const vq_tok *t, const char *name)
 
 /* ---- merges: against a plain model ---- */
 
-/* A small random tokenizer: 256 byte tokens with their own value as id, then the results of merges. */
+/* A small random tokenizer: 256 byte tokens with their value as id, then the results of merges. */
 typedef struct model {
     char tok[64][16];       /* spelled results, ASCII only */
     int n;
@@ -286,7 +296,8 @@ static size_t model_bpe(const model *m, const char *s, size_t n, int32_t *id)
         size_t at = 0;
         for (size_t i = 0; i + 1 < n; i++) {
             for (int k = 0; k < m->n_merge; k++) {
-                if (m->pair[k][0] == v[i] && m->pair[k][1] == v[i + 1] && (best < 0 || k < best)) best = k, at = i;
+                if (m->pair[k][0] == v[i] && m->pair[k][1] == v[i + 1] && (best < 0 || k < best))
+                    best = k, at = i;
             }
         }
         if (best < 0) break;
@@ -325,7 +336,8 @@ static void merge_tables(void)
             for (size_t i = 0; i < n; i++) in[i] = (char)('a' + rnd(3));
             size_t n_want = model_bpe(&m, in, n, want);
             vq_ids got = t_encode(t, in, n, false);
-            T_OK(got.n == n_want && memcmp(got.v, want, n_want * sizeof *want) == 0, "round %d: %.*s", round, (int)n, in);
+            T_OK(got.n == n_want && memcmp(got.v, want, n_want * sizeof *want) == 0,
+                 "round %d: %.*s", round, (int)n, in);
             vq_ids_clear(&got);
         }
         vq_tok_close(t);
@@ -338,64 +350,72 @@ static void merge_tables(void)
 
 /* ---- damaged inputs ---- */
 
-#define PRE "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}," \
-            "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}]}"
-#define MODEL(v, m) "\"model\":{\"type\":\"BPE\",\"vocab\":{" v "},\"merges\":[" m "]}"
+/* Cases are written with ' for ". */
+#define BYTES "{'type':'ByteLevel','add_prefix_space':false}"
+#define PRE "'pre_tokenizer':{'type':'Sequence','pretokenizers':[" \
+            "{'type':'Digits','individual_digits':true}," BYTES "]},"
+#define MODEL(vocab, merges) "'model':{'type':'BPE','vocab':{" vocab "},'merges':[" merges "]}"
+#define GOOD(vocab, merges) "{" PRE MODEL(vocab, merges) "}"
+#define ADDED(list) "{" PRE MODEL("'a':0", "") ",'added_tokens':[" list "]}"
 
 static void foreign_and_hostile(void)
 {
     static const struct { const char *json, *says; } cases[] = {
-        { "{" PRE "," MODEL("\"a\":0,\"b\":1,\"ab\":2", "\"a b\"") "}", NULL },
-        { "{" PRE "," MODEL("\"a\":0,\"b\":1,\"ab\":2", "[\"a\",\"b\"]") ",\"added_tokens\":[{\"id\":3,\"content\":\"<x>\"}]}", NULL },
-        { "{" PRE "," MODEL("\"a\":0,\"<\xef\xbd\x9c>\":1", "") ",\"added_tokens\":[{\"id\":1,\"content\":\"<\xef\xbd\x9c>\"}]}", NULL },
+        { GOOD("'a':0,'b':1,'ab':2", "'a b'"), NULL },
+        { GOOD("'a':0,'b':1,'ab':2", "['a','b']"), NULL },
+        { ADDED("{'id':3,'content':'<x>'}"), NULL },
+        { "{" PRE MODEL("'a':0,'<\xef\xbd\x9c>':1", "") ",'added_tokens':["
+          "{'id':1,'content':'<\xef\xbd\x9c>'}]}", NULL },
         { "[]", "top level" },
         { "{}", "model" },
-        { "{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "Unigram" },
-        { "{\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"vocab\":{},\"merges\":[]}}", "byte_fallback" },
-        { "{\"model\":{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"vocab\":{},\"merges\":[]}}", "unk_token" },
-        { "{" MODEL("\"a\":0", "") "}", "pre-tokenizer" },
-        { "{\"pre_tokenizer\":{\"type\":\"Metaspace\"}," MODEL("\"a\":0", "") "}", "Metaspace" },
-        { "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x+\"}}]}," MODEL("\"a\":0", "") "}", "x+" },
-        { "{\"normalizer\":{\"type\":\"NFKC\"}," PRE "," MODEL("\"a\":0", "") "}", "NFKC" },
-        { "{\"decoder\":{\"type\":\"WordPiece\"}," PRE "," MODEL("\"a\":0", "") "}", "WordPiece" },
-        { "{" PRE "," MODEL("\"a\":-1", "") "}", "id is not" },
-        { "{" PRE "," MODEL("\"a\":99999999999", "") "}", "id is not" },
-        { "{" PRE "," MODEL("\"a\":4194304", "") "}", "id is not" },
-        { "{" PRE "," MODEL("\"a\":1.5", "") "}", "id is not" },
-        { "{" PRE "," MODEL("\"a\":\"0\"", "") "}", "id is not" },
-        { "{" PRE "," MODEL("", "") "}", "empty" },
-        { "{" PRE "," MODEL("\"\":0", "") "}", "without text" },
-        { "{" PRE "," MODEL("\"a\":0,\"b\":0", "") "}", "another entry" },
-        { "{" PRE "," MODEL("\"a\":0,\"a\":1", "") "}", "twice" },
-        { "{" PRE "," MODEL("\"\xe4\xb8\xad\":0", "") "}", "alphabet" },
-        { "{" PRE "," MODEL("\"a\":0", "\"a b\"") "}", "not in the vocabulary" },
-        { "{" PRE "," MODEL("\"a\":0,\"b\":1", "\"a b\"") "}", "result" },
-        { "{" PRE "," MODEL("\"a\":0,\"b\":1", "\"ab\"") "}", "not a pair" },
-        { "{" PRE "," MODEL("\"a\":0,\"b\":1", "\"a \"") "}", "nothing" },
-        { "{" PRE "," MODEL("\"a\":0,\"b\":1", "[\"a\"]") "}", "not a pair" },
-        { "{" PRE "," MODEL("\"a\":0,\"b\":1", "[\"a\",\"b\",\"a\"]") "}", "not a pair" },
-        { "{" PRE "," MODEL("\"a\":0,\"b\":1", "[1,2]") "}", "not a pair" },
-        { "{" PRE "," MODEL("\"a\":0,\"b\":1", "7") "}", "not a pair" },
-        { "{" PRE "," MODEL("\"a\":0", "") ",\"added_tokens\":[{\"id\":0,\"content\":\"x\"}]}", "added token has too" },
-        { "{" PRE "," MODEL("\"a\":0", "") ",\"added_tokens\":[{\"id\":-5,\"content\":\"x\"}]}", "id is not" },
-        { "{" PRE "," MODEL("\"a\":0", "") ",\"added_tokens\":[{\"content\":\"x\"}]}", "id is not" },
-        { "{" PRE "," MODEL("\"a\":0", "") ",\"added_tokens\":[{\"id\":1}]}", "without content" },
-        { "{" PRE "," MODEL("\"a\":0", "") ",\"added_tokens\":[7]}", "without content" },
-        { "{" PRE "," MODEL("\"a\":0", "") ",\"added_tokens\":[{\"id\":1,\"content\":\"x\"},{\"id\":2,\"content\":\"x\"}]}", "two ids" },
-        { "{" PRE "," MODEL("\"a\":0", "") ",\"added_tokens\":[{\"id\":1,\"content\":\"x\"},{\"id\":1,\"content\":\"y\"}]}", "one id" },
-        { "{" PRE "," MODEL("\"a\":0", "") ",\"added_tokens\":[{\"id\":1,\"content\":\"x\",\"lstrip\":true}]}", "lstrip" },
+        { "{'model':{'type':'Unigram','vocab':[]}}", "Unigram" },
+        { "{'model':{'type':'BPE','byte_fallback':true,'vocab':{},'merges':[]}}", "byte_fallback" },
+        { "{'model':{'type':'BPE','unk_token':'<unk>','vocab':{},'merges':[]}}", "unk_token" },
+        { "{" MODEL("'a':0", "") "}", "pre-tokenizer" },
+        { "{'pre_tokenizer':{'type':'Metaspace'}," MODEL("'a':0", "") "}", "Metaspace" },
+        { "{'pre_tokenizer':{'type':'Sequence','pretokenizers':[{'type':'Split','pattern':"
+          "{'Regex':'x+'}}]}," MODEL("'a':0", "") "}", "x+" },
+        { "{'normalizer':{'type':'NFKC'}," PRE MODEL("'a':0", "") "}", "NFKC" },
+        { "{'normalizer':{'type':'Sequence'}," PRE MODEL("'a':0", "") "}", "normalizer" },
+        { "{'decoder':{'type':'WordPiece'}," PRE MODEL("'a':0", "") "}", "WordPiece" },
+        { GOOD("'a':-1", ""), "id is not" },
+        { GOOD("'a':99999999999", ""), "id is not" },
+        { GOOD("'a':4194304", ""), "id is not" },
+        { GOOD("'a':1.5", ""), "id is not" },
+        { GOOD("'a':'0'", ""), "id is not" },
+        { GOOD("", ""), "empty" },
+        { GOOD("'':0", ""), "without text" },
+        { GOOD("'a':0,'b':0", ""), "another entry" },
+        { GOOD("'a':0,'a':1", ""), "twice" },
+        { GOOD("'\xe4\xb8\xad':0", ""), "alphabet" },
+        { GOOD("'a':0", "'a b'"), "not in the vocabulary" },
+        { GOOD("'a':0,'b':1", "'a b'"), "result" },
+        { GOOD("'a':0,'b':1", "'ab'"), "not a pair" },
+        { GOOD("'a':0,'b':1", "'a '"), "nothing" },
+        { GOOD("'a':0,'b':1", "['a']"), "not a pair" },
+        { GOOD("'a':0,'b':1", "['a','b','a']"), "not a pair" },
+        { GOOD("'a':0,'b':1", "[1,2]"), "not a pair" },
+        { GOOD("'a':0,'b':1", "7"), "not a pair" },
+        { ADDED("{'id':0,'content':'x'}"), "added token has too" },
+        { ADDED("{'id':-5,'content':'x'}"), "id is not" },
+        { ADDED("{'content':'x'}"), "id is not" },
+        { ADDED("{'id':1}"), "without content" },
+        { ADDED("7"), "without content" },
+        { ADDED("{'id':1,'content':'x'},{'id':2,'content':'x'}"), "two ids" },
+        { ADDED("{'id':1,'content':'x'},{'id':1,'content':'y'}"), "one id" },
+        { ADDED("{'id':1,'content':'x','lstrip':true}"), "lstrip" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[1000];
         vq_json j = { 0 };
         vq_err e = { 0 };
         vq_tok_built b;
-        T_OK(vq_json_parse(&j, cases[i].json, strlen(cases[i].json), "case", &e) == VQ_OK, "%zu: %s", i, e.msg);
+        t_quotes(text, sizeof text, cases[i].json);
+        T_OK(vq_json_parse(&j, text, strlen(text), "case", &e) == VQ_OK, "%zu: %s", i, e.msg);
         vq_status s = vq_tok_build(&b, &j, NULL, "case", &e);
-        if (!cases[i].says) {
-            T_OK(s == VQ_OK, "%zu: %s", i, e.msg);
-        } else {
-            T_OK(s == VQ_EFORMAT && strstr(e.msg, cases[i].says) && strstr(e.msg, "--no-tokenizer"), "%zu: %s", i, e.msg);
-        }
+        bool named =
+            cases[i].says && strstr(e.msg, cases[i].says) && strstr(e.msg, "--no-tokenizer");
+        T_OK(cases[i].says ? s == VQ_EFORMAT && named : s == VQ_OK, "%zu: %s", i, e.msg);
         vq_tok_built_clear(&b);
         vq_json_clear(&j);
     }
@@ -404,7 +424,8 @@ static void foreign_and_hostile(void)
 /* Whatever is in the section: it opens or is refused, and what opens can be used. */
 static void use(const void *sec, size_t n)
 {
-    static const char text[] = "<think>\nCompute 834 + 481. \xe4\xb8\xad\xe6\x96\x87 \xff 'll   x</think>";
+    static const char text[] =
+        "<think>\nCompute 834 + 481. \xe4\xb8\xad\xe6\x96\x87 \xff 'll   x</think>";
     vq_tok *t;
     vq_err e;
     if (vq_tok_open(&t, sec, n, "damaged", &e)) {
@@ -432,7 +453,7 @@ static void damaged_sections(void)
         use(copy, n);
     }
     for (size_t i = 0; copy && i < n; i += i < 200 ? 1 : 97) {
-        char *cut = vq_malloc(i + 1); /* exactly i bytes, so that a sanitizer sees a read behind them */
+        char *cut = vq_malloc(i); /* exactly: a sanitizer sees any read behind them */
         memcpy(cut, t.built.section.p, i);
         use(cut, i);
         vq_free(cut);
@@ -446,7 +467,8 @@ static void damaged_json(void)
 {
     vq_buf in = { 0 };
     vq_err e;
-    T_OK(vq_file_read("tests/data/models/tiny-r1-llama/tokenizer.json", 1 << 24, &in, &e) == VQ_OK, "%s", e.msg);
+    T_OK(vq_file_read("tests/data/models/tiny-r1-llama/tokenizer.json", 1 << 24, &in, &e) == VQ_OK,
+         "%s", e.msg);
     char *copy = vq_malloc(in.n + 1);
     for (int round = 0; copy && in.n && round < 300; round++) {
         vq_json j = { 0 };
@@ -499,7 +521,8 @@ static void streams(const vq_tok *t)
     static const char text[] = "\xf0\x9f\x98\x80\xe4\xb8\xad\xc3\xa9x";
     vq_buf out = { 0 };
     vq_detok d = { 0 };
-    for (size_t i = 0; i < sizeof text - 1; i++) { /* byte by byte: nothing is shown before it is whole */
+    /* Byte by byte: nothing is shown before it is whole. */
+    for (size_t i = 0; i < sizeof text - 1; i++) {
         int32_t id = -1;
         for (int32_t k = 0; k < vq_tok_count(t) && id < 0; k++) {
             vq_str s = vq_tok_bytes(t, k);
@@ -507,7 +530,8 @@ static void streams(const vq_tok *t)
         }
         vq_detok_put(t, &d, id, &out);
         static const size_t shown[] = { 0, 0, 0, 4, 4, 4, 7, 7, 9, 10 };
-        T_OK(out.n == shown[i] && memcmp(out.p ? out.p : "", text, out.n) == 0, "byte %zu: %zu shown", i, out.n);
+        T_OK(out.n == shown[i] && memcmp(out.p ? out.p : "", text, out.n) == 0,
+             "byte %zu: %zu shown", i, out.n);
     }
     /* A cut code point before a mark, before another start, and at the end. */
     int32_t half = -1, mark = vq_tok_added(t, "<think>", 7);
@@ -555,7 +579,8 @@ int main(int argc, char **argv)
         fixture_wikitext(full[T_R1].tok);
         for (int i = 0; i < T_FULL; i++) {
             const vaq_tok_header *h = (const vaq_tok_header *)full[i].built.section.p;
-            T_OK(!(h->flags & VAQ_TOK_PAIRS), "%s: the ranks of its merges are ids", t_full_names[i]);
+            T_OK(!(h->flags & VAQ_TOK_PAIRS), "%s: the ranks of its merges are ids",
+                 t_full_names[i]);
             marks_stay_text(full[i].tok, t_full_names[i]);
             if (i != T_QWEN3) long_runs(full[i].tok, t_full_names[i]);
         }

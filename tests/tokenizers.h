@@ -1,4 +1,4 @@
-/* tokenizers.h - tokenizers for tests: the tiny ones in tests/data/models, and the full vocabularies
+/* tokenizers.h - tokenizers for tests: the tiny ones in tests/data/models, and the full ones
  * that rebuild_tokenizers.py of the shared data writes (needs python3; once per build folder). */
 #ifndef TESTS_TOKENIZERS_H
 #define TESTS_TOKENIZERS_H
@@ -17,6 +17,16 @@
 #define T_USER T_MARK("User")
 #define T_ASSISTANT T_MARK("Assistant")
 
+/* JSON with ' for ", so that cases can be read.  Only n - 1 bytes fit. */
+static inline const char *t_quotes(char *out, size_t n, const char *s)
+{
+    snprintf(out, n, "%s", s);
+    for (char *p = out; *p; p++) {
+        if (*p == '\'') *p = '"';
+    }
+    return out;
+}
+
 typedef struct t_file {
     vq_buf text;
     vq_json j;
@@ -26,7 +36,8 @@ static inline bool t_json(t_file *f, const char *path)
 {
     vq_err e;
     *f = (t_file){ 0 };
-    if (vq_file_read(path, 1u << 30, &f->text, &e) || vq_json_parse(&f->j, f->text.p, f->text.n, path, &e)) {
+    if (vq_file_read(path, 1u << 30, &f->text, &e) ||
+        vq_json_parse(&f->j, f->text.p, f->text.n, path, &e)) {
         printf("%s\n", e.msg);
         vq_buf_clear(&f->text);
         return false;
@@ -85,9 +96,9 @@ static inline void t_tokenizer_clear(t_tokenizer *t)
 }
 
 enum { T_R1, T_QWEN, T_LLAMA, T_QWEN3, T_FULL };
-static const char *const t_full_names[T_FULL] = {
-    "DeepSeek-R1", "DeepSeek-R1-Distill-Qwen", "DeepSeek-R1-Distill-Llama", "DeepSeek-R1-0528-Qwen3-8B"
-};
+static const char *const t_full_names[T_FULL] = { "DeepSeek-R1", "DeepSeek-R1-Distill-Qwen",
+                                                  "DeepSeek-R1-Distill-Llama",
+                                                  "DeepSeek-R1-0528-Qwen3-8B" };
 
 /* Loads the four full tokenizers; false after a T_SKIP. */
 static inline bool t_tokenizers_full(t_tokenizer t[T_FULL], const char *argv0)
@@ -96,21 +107,25 @@ static inline bool t_tokenizers_full(t_tokenizer t[T_FULL], const char *argv0)
     const char *prog = getenv("VAQUITA");
     if (!prog || !*prog) prog = argv0;
     const char *slash = strrchr(prog, '/');
-    snprintf(dir, sizeof dir, "%.*s/tokenizers", slash ? (int)(slash - prog) : 1, slash ? prog : ".");
+    snprintf(dir, sizeof dir, "%.*s/tokenizers", slash ? (int)(slash - prog) : 1,
+             slash ? prog : ".");
     snprintf(path, sizeof path, "%s/data/tokenizers/rebuild_tokenizers.py", t_shared());
     if (!vq_file_exists(path)) {
         T_SKIP("full tokenizers: %s is not there", path);
         return false;
     }
     if (!vq_is_dir(dir)) {
-        snprintf(cmd, sizeof cmd, "rm -rf '%s.new' && mkdir -p '%s.new' && "
-                 "python3 '%s' '%s.new' >/dev/null && mv '%s.new' '%s'", dir, dir, path, dir, dir, dir);
+        snprintf(cmd, sizeof cmd,
+                 "rm -rf '%s.new' && mkdir -p '%s.new' && "
+                 "python3 '%s' '%s.new' >/dev/null && mv '%s.new' '%s'",
+                 dir, dir, path, dir, dir, dir);
         if (system(cmd) != 0) {
             T_SKIP("full tokenizers: python3 could not make them");
             return false;
         }
     }
-    static const char cfg[] = "{\"bos_token\":{\"content\":\"" T_BOS "\"},\"eos_token\":\"" T_EOS "\"}";
+    static const char cfg[] =
+        "{\"bos_token\":{\"content\":\"" T_BOS "\"},\"eos_token\":\"" T_EOS "\"}";
     for (int i = 0; i < T_FULL; i++) {
         snprintf(path, sizeof path, "%s/%s.tokenizer.json", dir, t_full_names[i]);
         if (!t_tokenizer_load(&t[i], path, cfg, sizeof cfg - 1)) return false;

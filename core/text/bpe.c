@@ -1,12 +1,12 @@
 /* bpe.c - byte pair encoding: merge the adjacent pair of lowest rank, leftmost first, until none.
  *
- * The symbols of a piece are a linked list inside an array with one node per byte: a symbol lives at
- * its first byte, its length leads to the next one.  Mergeable pairs wait in a binary heap ordered by
- * (rank, position); an entry whose symbol has since changed is recognised when it comes up and
- * dropped.  Each merge adds at most two entries, so a piece of n bytes takes n log n, however long.
+ * The symbols of a piece are a linked list inside an array with one node per byte: a symbol lives
+ * at its first byte, its length leads to the next one.  Mergeable pairs wait in a binary heap
+ * ordered by (rank, position); an entry whose symbol has since changed is recognised when it comes
+ * up and dropped.  Each merge adds at most two entries: n bytes take n log n, however long.
  *
- * Most pieces of real text are one token.  Which tokens BPE really makes of their own bytes was found
- * out when the section was built (VAQ_TOK_WHOLE), so those need one look-up and no merging. */
+ * Most pieces of real text are one token.  Which tokens BPE really makes of their own bytes was
+ * found out when the section was built (VAQ_TOK_WHOLE), so those need one look-up, no merging. */
 #include "core/text/bpe.h"
 
 #include "core/base/mem.h"
@@ -35,7 +35,8 @@ int32_t vq_bpe_find(const vq_bpe *b, const char *s, size_t n)
 {
     if (n == 0 || n > b->max_len) return -1;
     if (n == 1) return b->byte_id[(uint8_t)*s];
-    for (uint32_t i = vaq_tok_hash((const uint8_t *)s, n) & b->slot_mask;; i = (i + 1) & b->slot_mask) {
+    for (uint32_t i = vaq_tok_hash((const uint8_t *)s, n) & b->slot_mask;;
+         i = (i + 1) & b->slot_mask) {
         int32_t id = b->slot[i];
         if (id < 0) return -1;
         uint32_t at = b->start[id];
@@ -69,7 +70,10 @@ static void look(const vq_bpe *b, node *v, const char *s, size_t n, uint32_t at)
     }
 }
 
-static inline uint64_t entry(int32_t rank, uint32_t at) { return (uint64_t)(uint32_t)rank << 32 | at; }
+static inline uint64_t entry(int32_t rank, uint32_t at)
+{
+    return (uint64_t)(uint32_t)rank << 32 | at;
+}
 
 static void sift_down(uint64_t *h, size_t n, size_t i)
 {
@@ -136,14 +140,16 @@ static bool merge(const vq_bpe *b, vq_bpe_work *w, const char *s, size_t n, vq_i
     return true;
 }
 
-bool vq_bpe_encode(const vq_bpe *b, vq_bpe_work *w, const char *s, size_t n, bool merge_only, vq_ids *out)
+bool vq_bpe_encode(const vq_bpe *b, vq_bpe_work *w, const char *s, size_t n, bool merge_only,
+                   vq_ids *out)
 {
     w->last_a = w->last_b = -1;
     if (n == 0) return true;
     int32_t whole = merge_only ? -1 : vq_bpe_find(b, s, n);
-    if (whole >= 0 && (b->ignore_merges || b->kind[whole] & VAQ_TOK_WHOLE)) return vq_ids_add(out, whole);
+    if (whole >= 0 && (b->ignore_merges || b->kind[whole] & VAQ_TOK_WHOLE))
+        return vq_ids_add(out, whole);
 
-    if (b->lacks_bytes) { /* as Hugging Face does without an unknown token: the neighbours then touch */
+    if (b->lacks_bytes) { /* dropped as Hugging Face does: the neighbours then touch */
         if (vq_grow(&w->bytes, &w->cap_bytes, n, 1)) return false;
         size_t k = 0;
         for (size_t i = 0; i < n; i++) {

@@ -11,11 +11,12 @@ typedef struct vq_bpe {
     const int32_t *byte_id;         /* (256) */
     const uint32_t *start;          /* (n_ids + 1) into text */
     const int32_t *slot;            /* (slot_mask + 1) */
-    const vaq_tok_pair *pair;       /* (pair_mask + 1); NULL: the rank of a merge is its result's id */
+    const vaq_tok_pair *pair;       /* (pair_mask + 1); NULL: a merge's rank is its result's id */
     const uint8_t *kind;            /* (n_ids) */
     const uint8_t *text;
     uint32_t slot_mask, pair_mask, max_len;
-    bool ignore_merges, lacks_bytes; /* lacks_bytes: some byte has no token; such bytes are dropped */
+    bool ignore_merges;
+    bool lacks_bytes;               /* some byte has no token; such bytes are dropped */
 } vq_bpe;
 
 /* Scratch of one encode call; {0} is fresh. */
@@ -31,7 +32,9 @@ void vq_bpe_work_clear(vq_bpe_work *w);
 /* The plain token of exactly these bytes, -1 when there is none. */
 int32_t vq_bpe_find(const vq_bpe *b, const char *s, size_t n);
 
-/* Appends the ids of a piece.  merge_only: do not look the whole piece up first.  False: out of memory. */
-bool vq_bpe_encode(const vq_bpe *b, vq_bpe_work *w, const char *s, size_t n, bool merge_only, vq_ids *out);
+/* Appends the ids of a piece.  merge_only: do not look the whole piece up first.
+ * False: out of memory. */
+bool vq_bpe_encode(const vq_bpe *b, vq_bpe_work *w, const char *s, size_t n, bool merge_only,
+                   vq_ids *out);
 
 #endif

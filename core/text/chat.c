@@ -1,11 +1,11 @@
 /* chat.c - the chat templates of the R1 family and ChatML, written out.
  *
  * A prompt is a row of marks (added tokens) and plain text.  Plain text is collected until a mark
- * comes and then encoded in one go, with marks switched off: it is split and merged exactly as in the whole
- * rendered text, and whatever a caller writes stays text.  The one exception are <think> and
- * </think> in the assistant's own messages: they are the model's punctuation, open no turn, and
- * the reference renders them so.  A mark that the tokenizer lacks (the tool marks of the distills) is
- * plain text, as it is there.
+ * comes and then encoded in one go, with marks switched off: it is split and merged exactly as in
+ * the whole rendered text, and whatever a caller writes stays text.  The one exception are <think>
+ * and </think> in the assistant's own messages: they are the model's punctuation, open no turn, and
+ * the reference renders them so.  A mark that the tokenizer lacks (the tool marks of the distills)
+ * is plain text, as it is there.
  *
  * The templates are kept as they are, odd corners included: the same conversation must give the ids
  * the model was trained on (models.md 6.15, 8).  Variables have the names of the Jinja sources. */
@@ -52,10 +52,12 @@ int vq_chat_recognise(vq_str t)
         }
         return VAQ_TPL_NONE;
     }
-    if (vq_str_has(t, "'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>'")) {
+    if (vq_str_has(t, "'<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+                      "'<|im_end|>'")) {
         if (vq_str_has(t, "named SmolLM, trained by Hugging Face<|im_end|>")) return VAQ_TPL_SMOLLM;
-        /* Anything else that ChatML templates do (tools, default system texts, checks) is not generic. */
-        static const char *const more[] = { "tool", "You are", "raise_exception", "think", "system" };
+        /* What else ChatML templates do (tools, default system texts, checks) is not generic. */
+        static const char *const more[] = { "tool", "You are", "raise_exception", "think",
+                                            "system" };
         for (size_t i = 0; i < sizeof more / sizeof *more; i++) {
             if (vq_str_has(t, more[i])) return VAQ_TPL_NONE;
         }
@@ -66,8 +68,9 @@ int vq_chat_recognise(vq_str t)
 
 static bool is_r1(int template_id)
 {
-    return template_id == VAQ_TPL_R1_2501 || template_id == VAQ_TPL_R1_2502 || template_id == VAQ_TPL_R1_0528 ||
-           template_id == VAQ_TPL_DISTILL || template_id == VAQ_TPL_DISTILL_2501;
+    return template_id == VAQ_TPL_R1_2501 || template_id == VAQ_TPL_R1_2502 ||
+           template_id == VAQ_TPL_R1_0528 || template_id == VAQ_TPL_DISTILL ||
+           template_id == VAQ_TPL_DISTILL_2501;
 }
 
 static bool tail_thinks(const vq_chat_opts *o)
@@ -107,7 +110,8 @@ typedef struct render {
 static void flush(render *r)
 {
     if (r->status || !r->ids || r->plain.n == 0) return;
-    if (r->plain.oom) r->status = vq_fail(r->e, VQ_ENOMEM, "out of memory while rendering the messages");
+    if (r->plain.oom)
+        r->status = vq_fail(r->e, VQ_ENOMEM, "out of memory while rendering the messages");
     else r->status = vq_tok_encode(r->t, r->plain.p, r->plain.n, false, r->ids, r->e);
     vq_buf_reset(&r->plain);
 }
@@ -367,25 +371,30 @@ static vq_status check(const vq_chat_opts *o, const vq_message *m, size_t n, vq_
 {
     static const char *const roles[] = { "system", "user", "assistant", "tool" };
     for (size_t i = 0; i < n; i++) {
-        if ((unsigned)m[i].role > VQ_TOOL) return vq_fail(e, VQ_EUSAGE, "message %zu has no known role", i + 1);
+        if ((unsigned)m[i].role > VQ_TOOL)
+            return vq_fail(e, VQ_EUSAGE, "message %zu has no known role", i + 1);
         bool calls = m[i].role == VQ_ASSISTANT && m[i].n_calls > 0 && is_r1(o->template_id);
         if (!m[i].content.p && !calls) {
-            return vq_fail(e, VQ_EUSAGE, "message %zu (%s) has no content; only tool calls of the assistant go without, "
-                           "and not in every template", i + 1, roles[m[i].role]);
+            return vq_fail(
+                e, VQ_EUSAGE,
+                "message %zu (%s) has no content; only tool calls of the assistant go without, "
+                "and not in every template",
+                i + 1, roles[m[i].role]);
         }
         for (int k = 0; k < m[i].n_calls; k++) {
             const vq_tool_call *c = &m[i].calls[k];
             if (!c->type.p || !c->name.p || !c->arguments.p) {
-                return vq_fail(e, VQ_EUSAGE, "message %zu (%s): tool call %d lacks type, name or arguments", i + 1,
-                               roles[m[i].role], k + 1);
+                return vq_fail(e, VQ_EUSAGE,
+                               "message %zu (%s): tool call %d lacks type, name or arguments",
+                               i + 1, roles[m[i].role], k + 1);
             }
         }
     }
     return VQ_OK;
 }
 
-vq_status vq_chat_render(const vq_tok *t, const vq_chat_opts *o, const vq_message *m, size_t n, vq_ids *ids,
-                         vq_buf *out, vq_err *e)
+vq_status vq_chat_render(const vq_tok *t, const vq_chat_opts *o, const vq_message *m, size_t n,
+                         vq_ids *ids, vq_buf *out, vq_err *e)
 {
     render r = { .t = t, .ids = ids, .text = out, .e = e };
     size_t n_before = ids ? ids->n : 0;
@@ -399,12 +408,15 @@ vq_status vq_chat_render(const vq_tok *t, const vq_chat_opts *o, const vq_messag
     case VAQ_TPL_R1_0528: r1_0528(&r, o, m, n); break;
     case VAQ_TPL_CHATML:
     case VAQ_TPL_SMOLLM: chatml(&r, o, m, n); break;
-    default: return vq_fail(e, VQ_EUSAGE, "this model has no chat template that vaquita knows; use a raw prompt");
+    default:
+        return vq_fail(e, VQ_EUSAGE,
+                       "this model has no chat template that vaquita knows; use a raw prompt");
     }
     flush(&r);
     vq_buf_clear(&r.plain);
     s = r.status;
-    if (!s && out && out->oom) s = vq_fail(e, VQ_ENOMEM, "out of memory while rendering the messages");
+    if (!s && out && out->oom)
+        s = vq_fail(e, VQ_ENOMEM, "out of memory while rendering the messages");
     if (s && ids) ids->n = n_before;
     return s;
 }

@@ -19,16 +19,18 @@ typedef struct vq_chat_opts {
 } vq_chat_opts;
 
 /* Appends to ids and text (either may be NULL).  VQ_EUSAGE: a message the template cannot print
- * (null content without tool calls, unknown role order that the template raises on), naming which. */
-vq_status vq_chat_render(const vq_tok *t, const vq_chat_opts *o, const vq_message *m, size_t n, vq_ids *ids,
-                         vq_buf *text, vq_err *e);
+ * (null content without tool calls), naming which. */
+vq_status vq_chat_render(const vq_tok *t, const vq_chat_opts *o, const vq_message *m, size_t n,
+                         vq_ids *ids, vq_buf *text, vq_err *e);
 
-/* Do prompts made by this template (with these opts) end inside the thoughts?  Behind tool results none does. */
+/* Do prompts made by this template (with these opts) end inside the thoughts?  (Not behind tool
+ * results: there the turn goes on.) */
 bool vq_chat_opens_think(const vq_chat_opts *o);
 /* The same of a rendered prompt: is its last think mark an opening one? */
 bool vq_chat_ids_open_think(const vq_tok *t, const int32_t *id, size_t n);
 
-/* Messages from JSON: an array of {role, content, tool_calls[]} or an object with "messages".  Strings live in *out. */
+/* Messages from JSON: an array of {role, content, tool_calls[]} or an object with "messages".
+ * Strings live in *out. */
 typedef struct vq_messages {
     vq_message *m;          /* (n) */
     size_t n;

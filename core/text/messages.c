@@ -39,13 +39,15 @@ static vq_status read_call(const reader *r, uint32_t v, vq_tool_call *out)
 {
     if (!vq_json_is(r->j, v, VQ_JOBJ)) return bad(r, "a tool call must be an object");
     uint32_t fn = vq_json_get(r->j, v, "function"), type = vq_json_get(r->j, v, "type");
-    if (!vq_json_is(r->j, fn, VQ_JOBJ)) return bad(r, "a tool call must have an object \"function\"");
+    if (!vq_json_is(r->j, fn, VQ_JOBJ))
+        return bad(r, "a tool call must have an object \"function\"");
     out->type = is_null(r->j, type) ? vq_str_c("function") : vq_json_str(r->j, type);
     out->name = vq_json_str(r->j, vq_json_get(r->j, fn, "name"));
     out->arguments = vq_json_str(r->j, vq_json_get(r->j, fn, "arguments"));
     if (!out->type.p) return bad(r, "the \"type\" of a tool call must be a string");
     if (!out->name.p) return bad(r, "the \"name\" of a tool call's function must be a string");
-    if (!out->arguments.p) return bad(r, "the \"arguments\" of a tool call's function must be a string (of JSON)");
+    if (!out->arguments.p)
+        return bad(r, "the \"arguments\" of a tool call's function must be a string (of JSON)");
     return VQ_OK;
 }
 
@@ -57,7 +59,8 @@ static vq_status read_message(const reader *r, uint32_t v, vq_message *m, vq_too
     if (s) return s;
     uint32_t content = vq_json_get(r->j, v, "content");
     m->content = is_null(r->j, content) ? (vq_str){ NULL, 0 } : vq_json_str(r->j, content);
-    if (!is_null(r->j, content) && !m->content.p) return bad(r, "\"content\" must be a string or null");
+    if (!is_null(r->j, content) && !m->content.p)
+        return bad(r, "\"content\" must be a string or null");
     uint32_t list = vq_json_get(r->j, v, "tool_calls");
     if (is_null(r->j, list)) return VQ_OK;
     if (!vq_json_is(r->j, list, VQ_JARR)) return bad(r, "\"tool_calls\" must be an array");
@@ -101,7 +104,8 @@ vq_status vq_messages_parse(vq_messages *out, const char *p, size_t n, const cha
     *out = (vq_messages){ .add_generation = true };
     out->text_ = vq_strndup(p, n);
     out->doc_ = vq_calloc(1, sizeof *out->doc_);
-    vq_status s = out->text_ && out->doc_ ? VQ_OK : vq_fail(e, VQ_ENOMEM, "%s: out of memory", what);
+    vq_status s =
+        out->text_ && out->doc_ ? VQ_OK : vq_fail(e, VQ_ENOMEM, "%s: out of memory", what);
     if (!s) s = vq_json_parse(out->doc_, out->text_, n, what, e);
     if (!s) {
         reader r = { .j = out->doc_, .what = what, .e = e };
@@ -110,11 +114,14 @@ vq_status vq_messages_parse(vq_messages *out, const char *p, size_t n, const cha
             list = vq_json_get(r.j, 0, "messages");
             uint32_t gen = vq_json_get(r.j, 0, "add_generation_prompt");
             if (gen && !vq_json_bool(r.j, gen, &out->add_generation)) {
-                s = vq_fail(e, VQ_EFORMAT, "%s: \"add_generation_prompt\" must be true or false", what);
+                s = vq_fail(e, VQ_EFORMAT, "%s: \"add_generation_prompt\" must be true or false",
+                            what);
             }
         }
         if (!s && vq_json_type(r.j, list) != VQ_JARR) {
-            s = vq_fail(e, VQ_EFORMAT, "%s: there must be an array of messages, or an object with \"messages\"", what);
+            s = vq_fail(e, VQ_EFORMAT,
+                        "%s: there must be an array of messages, or an object with \"messages\"",
+                        what);
         }
         if (!s) s = read_all(out, &r, list);
     }

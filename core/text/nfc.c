@@ -1,9 +1,9 @@
 /* nfc.c - Unicode normalization form C, and repair of ill-formed UTF-8.
  *
  * Almost all text is in NFC already, so everything here works on runs: a run begins at a code point
- * without VQ_U_NFC (combining class 0, never the second half of a composition) and holds the flagged
- * ones that follow.  Normalization never looks across the start of a run, so text between runs is
- * copied, and a run is decomposed, ordered and composed in a small scratch array. */
+ * without VQ_U_NFC (combining class 0, never the second half of a composition) and holds the
+ * flagged ones that follow.  Normalization never looks across the start of a run, so text between
+ * runs is copied, and a run is decomposed, ordered and composed in a small scratch array. */
 #include "core/text/unicode.h"
 
 #include "core/base/mem.h"
@@ -144,8 +144,8 @@ static bool decompose(run *r, uint32_t cp)
     return true;
 }
 
-/* Canonical ordering of v[0..n), all with ccc != 0: a stable sort.  Real text has one to three marks in a row;
- * a counting sort keeps a megabyte of them linear. */
+/* Canonical ordering of v[0..n), all with ccc != 0: a stable sort.  Real text has one to three
+ * marks in a row; a counting sort keeps a megabyte of them linear. */
 static bool order(run *r, mark *v, size_t n)
 {
     if (n <= 16) {

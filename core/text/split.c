@@ -84,8 +84,8 @@ static const char *numbers(const char *p, const char *end, int max)
     return q > p ? q : NULL;
 }
 
-/* \s*[\r\n]+|\s+(?!\S)|\s+ : with a newline among the blanks, up to the last of them; else all blanks at the end
- * of the stretch, all but the last before something else, and a lone one anyway. */
+/* \s*[\r\n]+|\s+(?!\S)|\s+ : with a newline among the blanks, up to the last of those; else all
+ * blanks at the end of a stretch, all but the last before something else, a lone one anyway. */
 static const char *blanks(const char *p, const char *end, bool newlines)
 {
     uint32_t cp;
@@ -100,7 +100,7 @@ static const char *blanks(const char *p, const char *end, bool newlines)
     return q == end || last == p ? q : last;
 }
 
-/* One match of Q (digits = 1) or L (3).  Every code point belongs to some alternative: never NULL. */
+/* One match of Q (digits = 1) or L (3).  Some alternative takes any code point: never NULL. */
 static const char *match_qwen(const char *p, const char *end, int digits)
 {
     const char *m = contraction(p, end, true);
@@ -163,7 +163,10 @@ static const char *match_a3(const char *p, const char *end)
     return blanks(p, end, true);
 }
 
-static bool in_a2(uint32_t cp) { return (cp >= 0x4e00 && cp <= 0x9fa5) || (cp >= 0x3040 && cp <= 0x30ff); }
+static bool in_a2(uint32_t cp)
+{
+    return (cp >= 0x4e00 && cp <= 0x9fa5) || (cp >= 0x3040 && cp <= 0x30ff);
+}
 
 static bool next_deepseek(vq_split *w, vq_str *piece)
 {

@@ -1,8 +1,8 @@
 /* tok.c - a tokenizer is a checked view of its section; encoding and detokenising over it.
  *
  * Opening walks every table once and proves what the rest relies on: offsets rise, ids exist, each
- * hash table has an empty slot (so probing ends), the list of added tokens is sorted.  After that no
- * look-up is checked again.  Nothing is built but 256 bits of first bytes.
+ * hash table has an empty slot (so probing ends), the list of added tokens is sorted.  After that
+ * no look-up is checked again.  Nothing is built but 256 bits of first bytes.
  *
  * Encoding: repair the UTF-8; with `special` find added tokens in what is left; normalize, find the
  * added tokens that want normalized text, split, and merge bytes (split.c, bpe.c). */
@@ -49,17 +49,21 @@ static bool is_pow2(uint32_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
 static const char *check_header(const vaq_tok_header *h)
 {
-    if (h->splitter < VAQ_SPLIT_DEEPSEEK || h->splitter > VAQ_SPLIT_SMOLLM) return "an unknown splitter";
-    if (h->flags & ~(uint32_t)(VAQ_TOK_NFC | VAQ_TOK_IGNORE_MERGES | VAQ_TOK_PAIRS)) return "unknown flags";
+    if (h->splitter < VAQ_SPLIT_DEEPSEEK || h->splitter > VAQ_SPLIT_SMOLLM)
+        return "an unknown splitter";
+    if (h->flags & ~(uint32_t)(VAQ_TOK_NFC | VAQ_TOK_IGNORE_MERGES | VAQ_TOK_PAIRS))
+        return "unknown flags";
     if (h->n_ids == 0 || h->n_ids > VAQ_TOK_MAX_IDS) return "an impossible number of ids";
     if (!is_pow2(h->n_slot) || h->n_slot > 4u * VAQ_TOK_MAX_IDS) return "a hash of impossible size";
-    if (h->flags & VAQ_TOK_PAIRS ? !is_pow2(h->n_pair_slot) || h->n_pair_slot > 16u * VAQ_TOK_MAX_IDS
-                                 : h->n_pair_slot != 0) {
+    if (h->flags & VAQ_TOK_PAIRS
+            ? !is_pow2(h->n_pair_slot) || h->n_pair_slot > 16u * VAQ_TOK_MAX_IDS
+            : h->n_pair_slot != 0) {
         return "a merge table of impossible size";
     }
     if (h->n_added > h->n_ids || h->text_size > VAQ_TOK_MAX_TEXT) return "impossible counts";
     int32_t n = (int32_t)h->n_ids;
-    if (h->bos < -1 || h->bos >= n || h->eos < -1 || h->eos >= n) return "a BOS or EOS that is no id";
+    if (h->bos < -1 || h->bos >= n || h->eos < -1 || h->eos >= n)
+        return "a BOS or EOS that is no id";
     for (int i = 0; i < 5; i++) {
         if (h->pad[i]) return "padding that is not zero";
     }
@@ -70,16 +74,20 @@ static const char *check_header(const vaq_tok_header *h)
 static const char *check_tokens(const vaq_tok_header *h, const vq_bpe *b)
 {
     uint32_t n_added = 0;
-    if (b->start[0] != 0 || b->start[h->n_ids] != h->text_size) return "token offsets that do not span the text";
+    if (b->start[0] != 0 || b->start[h->n_ids] != h->text_size)
+        return "token offsets that do not span the text";
     for (uint32_t i = 0; i < h->n_ids; i++) {
-        if (b->start[i] > b->start[i + 1]) return "token offsets that fall";
+        if (b->start[i] > b->start[i + 1] || b->start[i + 1] > h->text_size) {
+            return "token offsets that do not rise within the text";
+        }
         uint32_t len = b->start[i + 1] - b->start[i];
         uint8_t kind = b->kind[i];
         if (kind == VAQ_TOK_UNUSED) {
             if (len) return "an unused id with bytes";
         } else if (kind == VAQ_TOK_ADDED || kind == VAQ_TOK_ADDED_NORM) {
             n_added++;
-            if (len == 0 || !vq_utf8_valid((const char *)b->text + b->start[i], len)) return "an added token that is no text";
+            if (len == 0 || !vq_utf8_valid((const char *)b->text + b->start[i], len))
+                return "an added token that is no text";
         } else if ((kind & ~VAQ_TOK_WHOLE) == VAQ_TOK_PLAIN) {
             if (len == 0 || len > h->max_len) return "a token of impossible length";
         } else {
@@ -109,7 +117,8 @@ static const char *check_tables(const vaq_tok_header *h, const vq_bpe *b)
     for (uint32_t i = 0; i < h->n_pair_slot; i++) {
         const vaq_tok_pair *p = &b->pair[i];
         if (p->a == -1) empty++;
-        else if (!is_plain(h, b, p->a) || !is_plain(h, b, p->b) || !is_plain(h, b, p->id) || p->rank < 0) {
+        else if (!is_plain(h, b, p->a) || !is_plain(h, b, p->b) || !is_plain(h, b, p->id) ||
+                 p->rank < 0) {
             return "a merge of what are no tokens";
         }
     }
@@ -133,13 +142,17 @@ vq_status vq_tok_open(vq_tok **out, const void *sec, size_t n, const char *name,
     *out = NULL;
     const vaq_tok_header *h = sec;
     vq_tok_parts parts;
-    if (n < sizeof *h) return vq_fail(e, VQ_EFORMAT, "%s: the tokenizer section is damaged: it has only %zu bytes", name, n);
+    if (n < sizeof *h)
+        return vq_fail(e, VQ_EFORMAT, "%s: the tokenizer section is damaged: it has only %zu bytes",
+                       name, n);
     if (h->version != VAQ_TOK_VERSION) {
-        return vq_fail(e, VQ_EFORMAT, "%s: the tokenizer section has version %lu, this vaquita reads %d", name,
+        return vq_fail(e, VQ_EFORMAT,
+                       "%s: the tokenizer section has version %lu, this vaquita reads %d", name,
                        (unsigned long)h->version, VAQ_TOK_VERSION);
     }
     const char *why = check_header(h);
-    if (!why && (!vq_tok_layout(h, &parts) || parts.total != n)) why = "a size that does not fit its counts";
+    if (!why && (!vq_tok_layout(h, &parts) || parts.total != n))
+        why = "a size that does not fit its counts";
     if (why) return vq_fail(e, VQ_EFORMAT, "%s: the tokenizer section is damaged: %s", name, why);
 
     vq_tok *t = vq_calloc(1, sizeof *t);
@@ -189,7 +202,8 @@ const vq_bpe *vq_tok_bpe(const vq_tok *t) { return &t->bpe; }
 
 vq_str vq_tok_bytes(const vq_tok *t, int32_t id)
 {
-    if (id < 0 || (uint32_t)id >= t->h->n_ids || t->bpe.kind[id] == VAQ_TOK_UNUSED) return (vq_str){ NULL, 0 };
+    if (id < 0 || (uint32_t)id >= t->h->n_ids || t->bpe.kind[id] == VAQ_TOK_UNUSED)
+        return (vq_str){ NULL, 0 };
     uint32_t at = t->bpe.start[id];
     return (vq_str){ (const char *)t->bpe.text + at, t->bpe.start[id + 1] - at };
 }
@@ -223,8 +237,9 @@ typedef struct encoder {
     vq_ids *out;
 } encoder;
 
-/* The longest added token of this kind at the start of s, -1: none.  The sorted list is narrowed byte by byte: among the
- * entries that share the first d bytes the one of length d, if any, comes first. */
+/* The longest added token of this kind at the start of s, -1: none.  The sorted list is narrowed
+ * byte by byte: among the entries that share the first d bytes the one of length d, if any, comes
+ * first. */
 static int32_t added_at(const vq_tok *t, const char *s, size_t n, uint8_t kind)
 {
     int32_t best = -1;
@@ -255,7 +270,8 @@ static int32_t added_at(const vq_tok *t, const char *s, size_t n, uint8_t kind)
 }
 
 /* Finds the next added token of this kind at or behind s[from]; false: none. */
-static bool next_added(const vq_tok *t, const char *s, size_t n, size_t from, uint8_t kind, size_t *at, int32_t *id)
+static bool next_added(const vq_tok *t, const char *s, size_t n, size_t from, uint8_t kind,
+                       size_t *at, int32_t *id)
 {
     for (size_t i = from; i < n; i++) {
         uint8_t c = (uint8_t)s[i];
@@ -302,18 +318,21 @@ static bool encode_pass(encoder *x, const char *s, size_t n, uint8_t kind)
     do {
         more = next_added(x->t, s, n, i, kind, &at, &id);
         size_t end = more ? at : n;
-        if (end > i && !(kind == VAQ_TOK_ADDED ? encode_stretch : encode_plain)(x, s + i, end - i)) return false;
+        if (end > i && !(kind == VAQ_TOK_ADDED ? encode_stretch : encode_plain)(x, s + i, end - i))
+            return false;
         if (more && !vq_ids_add(x->out, id)) return false;
         i = more ? at + vq_tok_bytes(x->t, id).n : n;
     } while (more);
     return true;
 }
 
-vq_status vq_tok_encode(const vq_tok *t, const char *s, size_t n, bool special, vq_ids *out, vq_err *e)
+vq_status vq_tok_encode(const vq_tok *t, const char *s, size_t n, bool special, vq_ids *out,
+                        vq_err *e)
 {
     if (n == 0) return VQ_OK;
     /* Positions inside a piece are 32 bits wide (bpe.c), and NFC at most triples a text. */
-    if (n > INT32_MAX / 2) return vq_fail(e, VQ_ENOFIT, "a text of %zu bytes is too long to be tokenized at once", n);
+    if (n > INT32_MAX / 2)
+        return vq_fail(e, VQ_ENOFIT, "a text of %zu bytes is too long to be tokenized at once", n);
     encoder x = { .t = t, .special = special, .out = out };
     vq_buf clean = { 0 };
     size_t n_before = out->n;

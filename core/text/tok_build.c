@@ -5,11 +5,11 @@
  * opened like any other before it is used further.
  *
  * Merges.  Where the rank of a merge is the id of its result, a table bytes -> id is all that BPE
- * needs, and half the size.  When is that the same?  Run BPE by ids over the bytes of each token t.
- * If it ends in t, its last step joined some (a, b); the same happens wherever t arises inside a
- * text, since until then no merge crossed t's borders and merges outside do not matter.  So if the
- * results of the listed merges never fall and each such (a, b) is listed, both ways always do the same
- * steps.  We check exactly that, and keep the list of merges otherwise. */
+ * needs, in a third of the space.  When is that the same?  Run BPE by ids over the bytes of each
+ * token t.  If it ends in t, its last step joined some (a, b); the same happens wherever t arises in
+ * a text, since until then no merge crossed t's borders and merges outside do not matter.  So if the
+ * results of the listed merges never fall and each such (a, b) is listed, both ways always do the
+ * same steps.  We check exactly that, and keep the list of merges otherwise. */
 #include "core/text/tok_build.h"
 
 #include "core/base/mem.h"
@@ -26,7 +26,7 @@ typedef struct builder {
     vq_err *e;
     vq_tok_family family;
     uint32_t n_ids;
-    vq_str *spelled;        /* (n_ids) in the file: byte alphabet for plain tokens, text for added ones */
+    vq_str *spelled;        /* (n_ids) as in the file: byte alphabet, or text of added tokens */
     uint8_t *kind;          /* (n_ids) */
     uint32_t *start;        /* (n_ids + 1) */
     vq_buf text;
@@ -41,22 +41,28 @@ typedef struct builder {
     bool ranks_are_ids;     /* no merge's result is smaller than the one before */
 } builder;
 
-static vq_status no_memory(const builder *b) { return vq_fail(b->e, VQ_ENOMEM, "%s: out of memory", b->name); }
+static vq_status no_memory(const builder *b)
+{
+    return vq_fail(b->e, VQ_ENOMEM, "%s: out of memory", b->name);
+}
 
 static vq_status bad(const builder *b, const char *what, vq_str s)
 {
     int n = s.n > 60 ? 60 : (int)s.n;
-    return vq_fail(b->e, VQ_EFORMAT, "%s: tokenizer.json is damaged: %s: \"%.*s\" (--no-tokenizer converts for ids only)", b->name,
-                   what, n, s.p ? s.p : "");
+    return vq_fail(
+        b->e, VQ_EFORMAT,
+        "%s: tokenizer.json is damaged: %s: \"%.*s\" (--no-tokenizer converts for ids only)",
+        b->name, what, n, s.p ? s.p : "");
 }
 
 /* ---- the byte alphabet: GPT-2's spelling of bytes as printable characters ---- */
 
-/* The byte a character stands for, -1 for one outside the alphabet.  33..126, 161..172, 174..255 are themselves;
- * the other 68 bytes are, ascending, U+0100 and on. */
+/* The byte a character stands for, -1 for one outside the alphabet.  33..126, 161..172, 174..255
+ * are themselves; the other 68 bytes are, ascending, U+0100 and on. */
 static int byte_of(uint32_t cp)
 {
-    if ((cp >= 33 && cp <= 126) || (cp >= 161 && cp <= 172) || (cp >= 174 && cp <= 255)) return (int)cp;
+    if ((cp >= 33 && cp <= 126) || (cp >= 161 && cp <= 172) || (cp >= 174 && cp <= 255))
+        return (int)cp;
     if (cp < 256 || cp >= 256 + 68) return -1;
     int k = (int)cp - 256;
     if (k < 33) return k;               /* 0..32 */
@@ -93,13 +99,16 @@ static vq_status count_ids(builder *b, uint32_t vocab, uint32_t added)
     int32_t id, top = -1;
     for (uint32_t k = vq_json_first(j, vocab), v; k; k = vq_json_next(j, vocab, v)) {
         v = vq_json_next(j, vocab, k);
-        if (!get_id(j, v, &id)) return bad(b, "a vocabulary entry whose id is not a number from 0 to 4194303", vq_json_str(j, k));
+        if (!get_id(j, v, &id))
+            return bad(b, "a vocabulary entry whose id is not a number from 0 to 4194303",
+                       vq_json_str(j, k));
         if (id > top) top = id;
     }
     for (uint32_t k = added ? vq_json_first(j, added) : 0; k; k = vq_json_next(j, added, k)) {
         vq_str content = vq_json_str(j, vq_json_get(j, k, "content"));
         if (!content.p) return bad(b, "an added token without content", content);
-        if (!get_id(j, vq_json_get(j, k, "id"), &id)) return bad(b, "an added token whose id is not a number from 0 to 4194303", content);
+        if (!get_id(j, vq_json_get(j, k, "id"), &id))
+            return bad(b, "an added token whose id is not a number from 0 to 4194303", content);
         if (id > top) top = id;
     }
     if (top < 0) return bad(b, "an empty vocabulary", (vq_str){ NULL, 0 });
@@ -122,13 +131,17 @@ static vq_status take_added(builder *b, uint32_t list)
         for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
             bool set;
             if (vq_json_bool(j, vq_json_get(j, k, unknown[i]), &set) && set) {
-                return vq_fail(b->e, VQ_EFORMAT, "%s: the added token \"%.*s\" has %s set, which vaquita does not know "
-                               "(--no-tokenizer converts for ids only)", b->name, s.n > 60 ? 60 : (int)s.n, s.p, unknown[i]);
+                return vq_fail(
+                    b->e, VQ_EFORMAT,
+                    "%s: the added token \"%.*s\" has %s set, which vaquita does not know "
+                    "(--no-tokenizer converts for ids only)",
+                    b->name, s.n > 60 ? 60 : (int)s.n, s.p, unknown[i]);
             }
         }
         bool normalized = false;
         vq_json_bool(j, vq_json_get(j, k, "normalized"), &normalized);
-        if (normalized && b->family.nfc && vq_nfc_needed(s.p, s.n)) return bad(b, "an added token that is perhaps not NFC", s);
+        if (normalized && b->family.nfc && vq_nfc_needed(s.p, s.n))
+            return bad(b, "an added token that is perhaps not NFC", s);
         if (b->kind[id] != VAQ_TOK_UNUSED) return bad(b, "two added tokens with one id", s);
         b->kind[id] = normalized ? VAQ_TOK_ADDED_NORM : VAQ_TOK_ADDED;
         b->spelled[id] = s;
@@ -146,7 +159,8 @@ static vq_status take_vocab(builder *b, uint32_t vocab)
         int32_t id;
         if (!get_id(j, v, &id) || s.n == 0) return bad(b, "a vocabulary entry without text", s);
         if (b->kind[id] == VAQ_TOK_ADDED || b->kind[id] == VAQ_TOK_ADDED_NORM) {
-            if (vq_str_cmp(s, b->spelled[id]) != 0) return bad(b, "an id that an added token has too", s);
+            if (vq_str_cmp(s, b->spelled[id]) != 0)
+                return bad(b, "an id that an added token has too", s);
             continue; /* an added token may be listed twice; text never becomes it by merges */
         }
         if (b->kind[id] != VAQ_TOK_UNUSED) return bad(b, "an id that another entry has too", s);
@@ -164,7 +178,8 @@ static vq_status lay_text(builder *b)
         vq_str s = b->spelled[i];
         b->start[i] = (uint32_t)b->text.n;
         if (b->kind[i] == VAQ_TOK_PLAIN) {
-            if (!unspell(s, &b->text)) return bad(b, "a vocabulary entry that is not of the byte alphabet", s);
+            if (!unspell(s, &b->text))
+                return bad(b, "a vocabulary entry that is not of the byte alphabet", s);
             uint32_t len = (uint32_t)b->text.n - b->start[i];
             if (len > b->max_len) b->max_len = len;
         } else {
@@ -192,7 +207,8 @@ static vq_str bytes_of(const builder *b, int32_t id)
 
 static int32_t find(const builder *b, const char *s, size_t n)
 {
-    for (uint32_t i = vaq_tok_hash((const uint8_t *)s, n) & (b->n_slot - 1);; i = (i + 1) & (b->n_slot - 1)) {
+    for (uint32_t i = vaq_tok_hash((const uint8_t *)s, n) & (b->n_slot - 1);;
+         i = (i + 1) & (b->n_slot - 1)) {
         if (b->slot[i] < 0) return -1;
         vq_str t = bytes_of(b, b->slot[i]);
         if (t.n == n && memcmp(t.p, s, n) == 0) return b->slot[i];
@@ -209,7 +225,8 @@ static vq_status hash_tokens(builder *b)
     for (uint32_t id = 0; id < b->n_ids; id++) {
         if (b->kind[id] != VAQ_TOK_PLAIN) continue;
         vq_str s = bytes_of(b, (int32_t)id);
-        if (find(b, s.p, s.n) >= 0) return bad(b, "a vocabulary entry that is there twice", b->spelled[id]);
+        if (find(b, s.p, s.n) >= 0)
+            return bad(b, "a vocabulary entry that is there twice", b->spelled[id]);
         uint32_t i = vaq_tok_hash((const uint8_t *)s.p, s.n) & (b->n_slot - 1);
         while (b->slot[i] >= 0) i = (i + 1) & (b->n_slot - 1);
         b->slot[i] = (int32_t)id;
@@ -241,11 +258,13 @@ static bool halves(const vq_json *j, uint32_t v, vq_str *x, vq_str *y)
 static vaq_tok_pair *pair_slot(const builder *b, int32_t x, int32_t y)
 {
     uint32_t i = vaq_tok_hash_pair(x, y) & (b->n_pair_slot - 1);
-    while (b->pair[i].a >= 0 && (b->pair[i].a != x || b->pair[i].b != y)) i = (i + 1) & (b->n_pair_slot - 1);
+    while (b->pair[i].a >= 0 && (b->pair[i].a != x || b->pair[i].b != y))
+        i = (i + 1) & (b->n_pair_slot - 1);
     return &b->pair[i];
 }
 
-static vq_status take_merge(builder *b, vq_str x, vq_str y, int32_t rank, vq_buf *tmp, int32_t *last)
+static vq_status take_merge(builder *b, vq_str x, vq_str y, int32_t rank, vq_buf *tmp,
+                            int32_t *last)
 {
     vq_buf_reset(tmp);
     if (!unspell(x, tmp)) return bad(b, "a merge of what is not in the byte alphabet", x);
@@ -253,7 +272,8 @@ static vq_status take_merge(builder *b, vq_str x, vq_str y, int32_t rank, vq_buf
     if (!unspell(y, tmp)) return bad(b, "a merge of what is not in the byte alphabet", y);
     if (tmp->oom) return no_memory(b);
     if (cut == 0 || cut == tmp->n) return bad(b, "a merge with nothing", x);
-    int32_t l = find(b, tmp->p, cut), r = find(b, tmp->p + cut, tmp->n - cut), id = find(b, tmp->p, tmp->n);
+    int32_t l = find(b, tmp->p, cut), r = find(b, tmp->p + cut, tmp->n - cut);
+    int32_t id = find(b, tmp->p, tmp->n);
     if (l < 0) return bad(b, "a merge of what is not in the vocabulary", x);
     if (r < 0) return bad(b, "a merge of what is not in the vocabulary", y);
     if (id < 0) return bad(b, "a merge whose result is not in the vocabulary; its first half", x);
@@ -268,7 +288,7 @@ static vq_status take_merges(builder *b, uint32_t list)
 {
     const vq_json *j = b->j;
     uint32_t n = j->node[list].count;
-    /* Llama 3 lists every way to split every token, so there may be several per token, but not many. */
+    /* Llama 3 lists every way to split every token: there may be several per token, not many. */
     if (n > 4u * VAQ_TOK_MAX_IDS) return bad(b, "too many merges", (vq_str){ NULL, 0 });
     b->n_pair_slot = slots_for(n);
     b->pair = vq_malloc(b->n_pair_slot * sizeof *b->pair);
@@ -314,18 +334,20 @@ static vq_status sort_added(builder *b)
     vq_status s = VQ_OK;
     for (uint32_t i = 0; i < n && !s; i++) {
         b->added[i] = v[i].id;
-        if (i && vq_str_cmp(v[i - 1].s, v[i].s) == 0) s = bad(b, "an added token with two ids", v[i].s);
+        if (i && vq_str_cmp(v[i - 1].s, v[i].s) == 0)
+            s = bad(b, "an added token with two ids", v[i].s);
     }
     vq_free(v);
     return s;
 }
 
-/* The id of the token that key of tokenizer_config.json names: a string or an object with content. */
+/* The added token that a key of tokenizer_config.json names: a string or an object with content. */
 static int32_t named(const builder *b, const vq_json *cfg, const char *key)
 {
     uint32_t v = vq_json_get(cfg, 0, key);
     if (!v) return -1;
-    vq_str s = vq_json_is(cfg, v, VQ_JSTR) ? vq_json_str(cfg, v) : vq_json_str(cfg, vq_json_get(cfg, v, "content"));
+    vq_str s = vq_json_is(cfg, v, VQ_JSTR) ? vq_json_str(cfg, v)
+                                           : vq_json_str(cfg, vq_json_get(cfg, v, "content"));
     if (!s.p) return -1;
     for (uint32_t i = 0; i < b->n_added; i++) {
         if (vq_str_cmp(b->spelled[b->added[i]], s) == 0) return b->added[i];
@@ -344,11 +366,14 @@ static void put_part(vq_buf *out, const void *p, size_t n)
 
 static vq_status write_section(const builder *b, bool pairs, vq_buf *out)
 {
+    uint32_t flags = 0;
+    if (b->family.nfc) flags |= VAQ_TOK_NFC;
+    if (b->family.ignore_merges) flags |= VAQ_TOK_IGNORE_MERGES;
+    if (pairs) flags |= VAQ_TOK_PAIRS;
     vaq_tok_header h = {
         .version = VAQ_TOK_VERSION,
         .splitter = b->family.splitter,
-        .flags = (b->family.nfc ? VAQ_TOK_NFC : 0u) | (b->family.ignore_merges ? VAQ_TOK_IGNORE_MERGES : 0u) |
-                 (pairs ? VAQ_TOK_PAIRS : 0u),
+        .flags = flags,
         .n_ids = b->n_ids,
         .n_slot = b->n_slot,
         .n_pair_slot = pairs ? b->n_pair_slot : 0,
@@ -434,7 +459,8 @@ static vq_status build(builder *b, const vq_json *cfg, vq_tok_built *out)
     return VQ_OK;
 }
 
-vq_status vq_tok_build(vq_tok_built *out, const vq_json *tj, const vq_json *cfg, const char *name, vq_err *e)
+vq_status vq_tok_build(vq_tok_built *out, const vq_json *tj, const vq_json *cfg, const char *name,
+                       vq_err *e)
 {
     *out = (vq_tok_built){ .bos = -1, .eos = -1 };
     builder b = { .j = tj, .name = name, .e = e, .bos = -1, .eos = -1 };

@@ -11,10 +11,11 @@ typedef struct vq_tok_built {
     char splitter[24];  /* "deepseek" "qwen" "llama3" "smollm": for info */
 } vq_tok_built;
 
-/* tj: tokenizer.json.  cfg: tokenizer_config.json, may be NULL (bos/eos then -1).  VQ_EFORMAT when it is not a
- * byte-level BPE of a family we know: the message names the part (model type, normalizer,
- * pre-tokenizer) and proposes --no-tokenizer. */
-vq_status vq_tok_build(vq_tok_built *out, const vq_json *tj, const vq_json *cfg, const char *name, vq_err *e);
+/* tj: tokenizer.json.  cfg: tokenizer_config.json, may be NULL (bos/eos then -1).  VQ_EFORMAT when
+ * it is not a byte-level BPE of a family we know: the message names the part (model type,
+ * normalizer, pre-tokenizer) and proposes --no-tokenizer. */
+vq_status vq_tok_build(vq_tok_built *out, const vq_json *tj, const vq_json *cfg, const char *name,
+                       vq_err *e);
 void vq_tok_built_clear(vq_tok_built *b);
 
 #endif

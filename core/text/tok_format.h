@@ -1,8 +1,8 @@
 /* tok_format.h - the tokenizer section of a container, byte for byte (FORMAT.md, "Tokenizer").
  *
  * The section is the tokenizer: tok.c works on it in place.  It is a header and eight parts, in the
- * order of the struct's comment, each padded with zeros to a multiple of 8 bytes; their sizes follow
- * from the counts in the header, so there are no offsets that could be wrong. */
+ * order of the struct's comment, each padded with zeros to a multiple of 8 bytes; their sizes
+ * follow from the counts in the header, so there are no offsets that could be wrong. */
 #ifndef CORE_TEXT_TOK_FORMAT_H
 #define CORE_TEXT_TOK_FORMAT_H
 
@@ -26,7 +26,7 @@ typedef enum vaq_splitter {         /* regular expressions that cut text into pi
 enum { /* vaq_tok_header.flags */
     VAQ_TOK_NFC = 1,                /* text is normalized before it is split */
     VAQ_TOK_IGNORE_MERGES = 2,      /* a piece that is a token is that token, merges or not */
-    VAQ_TOK_PAIRS = 4               /* merges are listed; else the rank of a merge is its result's id */
+    VAQ_TOK_PAIRS = 4               /* merges are listed; else a merge's rank is its result's id */
 };
 
 /* Parts: i32 byte_id[256], u32 start[n_ids + 1], i32 slot[n_slot], vaq_tok_pair pair[n_pair_slot],
@@ -37,7 +37,7 @@ typedef struct vaq_tok_header {
     uint32_t flags;
     uint32_t n_ids;                 /* ids 0 .. n_ids-1; some may be unused */
     uint32_t n_slot;                /* power of two, more than the number of plain tokens */
-    uint32_t n_pair_slot;           /* power of two, more than the number of merges; 0 without VAQ_TOK_PAIRS */
+    uint32_t n_pair_slot;           /* power of two, more than merges; 0 without VAQ_TOK_PAIRS */
     uint32_t n_added;
     uint32_t text_size;
     uint32_t max_len;               /* bytes of the longest plain token */

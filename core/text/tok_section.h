@@ -6,8 +6,14 @@
 #include "core/text/bpe.h"
 #include "core/text/tok.h"
 
-enum {
-    VQ_TOK_BYTE_ID, VQ_TOK_START, VQ_TOK_SLOT, VQ_TOK_PAIR, VQ_TOK_ADDED_IDS, VQ_TOK_KIND, VQ_TOK_TEXT,
+enum { /* in the order of tok_format.h */
+    VQ_TOK_BYTE_ID,
+    VQ_TOK_START,
+    VQ_TOK_SLOT,
+    VQ_TOK_PAIR,
+    VQ_TOK_ADDED_IDS,
+    VQ_TOK_KIND,
+    VQ_TOK_TEXT,
     VQ_TOK_PARTS
 };
 typedef struct vq_tok_parts {

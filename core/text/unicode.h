@@ -6,7 +6,7 @@
 #include "core/base/str.h"
 
 /* General_Category by its first letter; white space is the property, whatever the category.  No
- * code point of White_Space is a letter, mark, number, punctuation or symbol, so one value serves. */
+ * code point of White_Space is a letter, mark, number, punctuation or symbol: one value serves. */
 typedef enum vq_uclass {
     VQ_U_OTHER = 0,
     VQ_U_L = 1,
@@ -32,7 +32,7 @@ typedef struct vq_u_ccc {
 /* The tables stop behind CJK extension H; above, the variation selectors are marks and the rest is
  * other. */
 enum { VQ_U_TABLE_END = 0x32400 };
-extern const uint8_t vq_u_index[VQ_U_TABLE_END / 128]; /* block of 128 code points -> number of its pattern */
+extern const uint8_t vq_u_index[VQ_U_TABLE_END / 128]; /* block of 128 -> its pattern's number */
 extern const uint8_t vq_u_nibbles[];        /* (patterns, 64): class | VQ_U_NFC, low nibble first */
 extern const uint32_t vq_u_n_decomp, vq_u_n_pair, vq_u_n_ccc;
 extern const vq_u_decomp vq_u_decomps[];    /* (n_decomp), by cp */
