@@ -247,12 +247,12 @@ static vq_status check_complete(const vaq_config *c, const vaq_tensor *t, uint32
                                 const char *name, vq_err *e)
 {
     uint32_t i = 0;
-    for (uint32_t role = 0; role <= UINT16_MAX; role++) {
-        const vq_role_row *r = vq_role_find(role);
-        if (!r || !vq_role_used(r, c)) continue;
+    const vq_role_row *r;
+    for (int row = 0; (r = vq_role_at(row)) != NULL; row++) {
+        if (!vq_role_used(r, c)) continue;
         uint32_t count = r->per_layer ? c->n_layer : 1;
         for (uint32_t k = 0; k < count; k++, i++) {
-            vaq_tensor want = { .role = (uint16_t)role, .expert = -1,
+            vaq_tensor want = { .role = r->role, .expert = -1,
                                 .layer = (uint16_t)(r->per_layer ? k : VAQ_NO_LAYER) };
             if (i >= n || vq_tensor_cmp(&t[i], &want) != 0) {
                 return bad_tensor(e, name, &want, "is missing");

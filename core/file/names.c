@@ -12,7 +12,7 @@ enum {
 };
 
 static const vq_role_row roles[] = {
-    /* role, layout, per layer, models, needs, unless, rows, columns, name */
+    /* rising by role: role, layout, per layer, models, needs, unless, rows, columns, name */
     { VAQ_EMBED, VAQ_T16, false, DENSE, 0, 0, VAQ_D_VOCAB, VAQ_D_HIDDEN, "embed_tokens.weight" },
     { VAQ_HEAD, VAQ_T16, false, DENSE, 0, VAQ_F_TIED, VAQ_D_VOCAB, VAQ_D_HIDDEN, "lm_head.weight" },
     { VAQ_NORM_OUT, VAQ_VECTOR, false, DENSE, 0, 0, VAQ_D_ONE, VAQ_D_HIDDEN, "norm.weight" },
@@ -39,6 +39,11 @@ static const vq_role_row roles[] = {
     { VAQ_DOWN, VAQ_T16, true, DENSE, 0, 0, VAQ_D_HIDDEN, VAQ_D_INTER, "mlp.down_proj.weight" },
 };
 enum { N_ROLES = sizeof roles / sizeof roles[0] };
+
+const vq_role_row *vq_role_at(int i)
+{
+    return i < N_ROLES ? &roles[i] : NULL;
+}
 
 const vq_role_row *vq_role_find(uint32_t role)
 {
