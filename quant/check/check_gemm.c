@@ -1,0 +1,108 @@
+/* check_gemm.c - cases of the matrix products (qc.h). */
+#include "quant/check/qc.h"
+
+#include "quant/scalar.h"
+
+/* Tokens 1..9 meet every register block of the kernels and its remainder, 16 and more a second one. */
+static const int tokens[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33 };
+static const int rows[] = { 1, 3, 16, 17, 61 };
+static const int widths[] = { 64, 128, 192, 320, 704, 1536 };
+enum { N_TOKENS = 12, N_ROWS = 5, N_WIDTHS = 6 };
+
+static void one_a8(qc *c, int type, int n, int k, int m, int m0, int wfill, int afill)
+{
+    qc_case(c, "n=%d k=%d m=%d m0=%d w=%s a=%s", n, k, m, m0, qc_wfill_name[wfill], qc_afill_name[afill]);
+    const size_t ldy = (size_t)n + 3, bytes = q_matrix_bytes(type, (uint64_t)n, k);
+    void *w = qc_mem(c, bytes), *tmp = qc_tmp(c);
+    float *y = qc_out(c, (size_t)m * ldy * sizeof *y);
+    q_acts x;
+    qc_weights(c, type, w, n, k, wfill, false);
+    qc_acts(c, &x, m0 + m + m0, k, afill);
+    QC_EACH(c, t) q_gemm_for(t, type).a8(y, ldy, w, n, &x, m0, m, tmp);
+}
+
+/* The fills take turns over the shapes, at different periods, so that each pair meets many shapes. */
+static void gemm_a8(qc *c, int type)
+{
+    int turn = 0;
+    for (int i = 0; i < N_WIDTHS; i++)
+        for (int j = 0; j < N_ROWS; j++)
+            for (int l = 0; l < N_TOKENS; l++, turn++)
+                one_a8(c, type, rows[j], widths[i], tokens[l], turn % 3, turn % QC_W_FILLS,
+                       turn / 3 % QC_A_FILLS);
+    for (int w = 0; w < QC_W_FILLS; w++)
+        for (int a = 0; a < QC_A_FILLS; a++) one_a8(c, type, 17, 256, 5, 1, w, a);
+}
+
+static void bench_a8(qc *c, int type, int n, int k, int m, int rate)
+{
+    const double bytes = (double)q_matrix_bytes(type, (uint64_t)n, k);
+    qc_case(c, "bench");
+    if (!qc_bench(c, rate, bytes, (double)n * k * m)) return;
+    void *w = qc_mem(c, (size_t)bytes), *tmp = qc_tmp(c);
+    float *y = qc_mem(c, (size_t)n * (size_t)m * sizeof *y);
+    q_acts x;
+    qc_weights(c, type, w, n, k, QC_W_RANDOM, false);
+    qc_acts(c, &x, m, k, QC_A_RANDOM);
+    QC_EACH(c, t) q_gemm_for(t, type).a8(y, (size_t)n, w, n, &x, 0, m, tmp);
+}
+
+static void check_a8(qc *c, int type)
+{
+    gemm_a8(c, type);
+    bench_a8(c, type, 8960, 1536, 1, 0); /* one token: a matrix of the 1.5B, beyond most L2 caches */
+    bench_a8(c, type, 512, 1536, 64, 1);
+}
+
+void qc_gemm_l8(qc *c) { check_a8(c, Q_L8); }
+void qc_gemm_l6(qc *c) { check_a8(c, Q_L6); }
+void qc_gemm_n4(qc *c) { check_a8(c, Q_N4); }
+void qc_gemm_n4s(qc *c) { check_a8(c, Q_N4S); }
+
+static float *float_acts(qc *c, int m, int k, size_t ldx, int fill)
+{
+    float *x = qc_mem(c, (size_t)m * ldx * sizeof *x);
+    for (int j = 0; j < m; j++) {
+        qc_fill(c, x + (size_t)j * ldx, k, fill);
+        for (int i = k; i < (k + 63) / 64 * 64; i++) x[(size_t)j * ldx + (size_t)i] = 0.0f;
+    }
+    return x;
+}
+
+static void one_f(qc *c, int type, int n, int k, int m, int wfill, int fill)
+{
+    qc_case(c, "n=%d k=%d m=%d w=%s x=%s", n, k, m, qc_wfill_name[wfill], qc_fill_name[fill]);
+    const size_t ldy = (size_t)n + 5, ldx = (size_t)(k + 63) / 64 * 64 + 16;
+    void *w = qc_mem(c, q_matrix_bytes(type, (uint64_t)n, k)), *tmp = qc_tmp(c);
+    float *y = qc_out(c, (size_t)m * ldy * sizeof *y);
+    qc_weights(c, type, w, n, k, wfill, false);
+    const float *x = float_acts(c, m, k, ldx, fill);
+    QC_EACH(c, t) q_gemm_for(t, type).f(y, ldy, w, n, k, x, ldx, m, tmp);
+}
+
+static void check_f(qc *c, int type)
+{
+    static const int ks[] = { 64, 100, 192, 576 };
+    int turn = 0;
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < N_ROWS; j++)
+            for (int l = 0; l < N_TOKENS; l++, turn++)
+                one_f(c, type, rows[j], ks[i], tokens[l], turn % QC_W_FILLS, turn / 3 % QC_FILLS);
+
+    static const struct { int n, k, m; } at[] = { { 2048, 1536, 1 }, { 256, 1536, 64 } };
+    for (int i = 0; i < 2; i++) {
+        const int n = at[i].n, k = at[i].k, m = at[i].m;
+        const double bytes = (double)q_matrix_bytes(type, (uint64_t)n, k);
+        qc_case(c, "bench");
+        if (!qc_bench(c, i, bytes, (double)n * k * m)) return;
+        void *w = qc_mem(c, (size_t)bytes), *tmp = qc_tmp(c);
+        float *y = qc_mem(c, (size_t)n * (size_t)m * sizeof *y);
+        qc_weights(c, type, w, n, k, QC_W_RANDOM, false);
+        const float *x = float_acts(c, m, k, (size_t)k, QC_NORMAL);
+        QC_EACH(c, t) q_gemm_for(t, type).f(y, (size_t)n, w, n, k, x, (size_t)k, m, tmp);
+    }
+}
+
+void qc_gemm_f32(qc *c) { check_f(c, Q_F32); }
+void qc_gemm_f16(qc *c) { check_f(c, Q_F16); }
+void qc_gemm_bf16(qc *c) { check_f(c, Q_BF16); }
