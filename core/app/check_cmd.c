@@ -69,7 +69,7 @@ static vq_status check(app *a, const void *opts, char **arg, int n_arg, vq_err *
 static const check_opts defaults = { 0 };
 
 const app_verb app_verb_check = {
-    "check", "[OP]", "every kernel this CPU has against the reference, bit for bit",
+    "check", "[OP]", "every kernel of this CPU against the reference, bit for bit",
     "OP: part of a name, such as gemm_n4.  --cpu LEVEL: only that level.\n"
     "Example:\n"
     "  vaquita check gemm --bench\n",

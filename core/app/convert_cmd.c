@@ -138,7 +138,7 @@ static const convert_opts defaults = { 0 };
 const app_verb app_verb_convert = {
     "convert", "SRC -o OUT.vaq", "a Hugging Face checkpoint into a container",
     "SRC: the folder, or one .safetensors with config.json beside it.\n"
-    "auto: N4 (4.5 bits), L6 for head and first and last layers, L8 for the embedding.\n"
+    "auto: N4 (4.5 bits); L6 for head, first and last layers; L8 for the embedding.\n"
     "Example:\n"
     "  vaquita convert DeepSeek-R1-Distill-Qwen-1.5B -o r1-1.5b.vaq\n",
     options, &defaults, sizeof defaults, 1, 1, convert,

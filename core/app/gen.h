@@ -24,13 +24,13 @@ typedef enum gen_think { GEN_SHOW, GEN_HIDE, GEN_ONLY } gen_think;
     { ARGS_INT, "-n", "N", offsetof(type, field.n), 1, 4294967295.0, NULL, \
       "tokens to generate at most, thoughts included (32768)" }, \
     { ARGS_REAL, "--temp", "X", offsetof(type, field.temp), 0, 1e30, NULL, \
-      "temperature; 0 = always the likeliest (the model's advice, 0.6)" }, \
+      "temperature; 0 = the likeliest (the model's advice, 0.6)" }, \
     { ARGS_REAL, "--top-p", "X", offsetof(type, field.top_p), 0, 1e30, NULL, \
       "nucleus; 1 = all tokens (the model's advice, 0.95)" }, \
     { ARGS_U64, "--seed", "N", offsetof(type, field.seed), 0, 0, NULL, \
       "same seed, same answer on every machine (random)" }, \
     { ARGS_SIZE, "--ctx", "N", offsetof(type, field.ctx), 1, 4294967295.0, NULL, \
-      "positions of the context (the model's, at most 36864, what fits)" }, \
+      "context (least of the model's, 36864 and what fits)" }, \
     { ARGS_CHOICE, "--kv", "TYPE", offsetof(type, field.kv), 0, 0, GEN_KV, \
       "cache type: 8, bf16 or f32 (8; f32 for float containers)" }, \
     { ARGS_CHOICE, "--think", "MODE", offsetof(type, field.think), 0, 0, "show|hide|only", \

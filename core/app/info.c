@@ -208,6 +208,7 @@ static void put_grouped(vq_buf *out, const vq_json *j, uint32_t v)
     const char *names[8];
     const int n = q_cpu_levels(names);
     for (int i = 0; i < n; i++) {
+        size_t start = out->n;
         bool any = false;
         for (uint32_t k = vq_json_first(j, v); k; k = vq_json_next(j, v, k)) {
             const vq_str op = vq_json_str(j, k);
@@ -215,6 +216,10 @@ static void put_grouped(vq_buf *out, const vq_json *j, uint32_t v)
             if (!vq_str_eq(vq_json_str(j, k), names[i])) continue;
             if (!any) vq_buf_printf(out, "kernels     %s:", names[i]);
             any = true;
+            if (out->n - start + op.n >= 79) {
+                vq_buf_str(out, "\n           ");
+                start = out->n - 11;
+            }
             vq_buf_char(out, ' ');
             vq_buf_add(out, op.p, op.n);
         }

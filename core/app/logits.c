@@ -24,7 +24,7 @@ static const args_opt options[] = {
     { ARGS_TEXT, "-p", "TEXT", offsetof(logits_opts, prompt), 0, 0, NULL,
       "the prompt as text: no template, marks in it act" },
     { ARGS_TEXT, "-o", "FILE", offsetof(logits_opts, out), 0, 0, NULL,
-      "write the rows there; - is stdout (the summary then stderr)" },
+      "write the rows there; - is stdout (summary on stderr)" },
     { ARGS_FLAG, "--last", NULL, offsetof(logits_opts, last), 0, 0, NULL,
       "only the last position" },
     { ARGS_INT, "--chunk", "N", offsetof(logits_opts, chunk), 1, 1e6, NULL,

@@ -1,0 +1,384 @@
+#!/bin/sh
+# t_cli.sh - the program as a user meets it: exit codes, messages, files left behind, JSON.
+#
+# VAQUITA is the program (./build.sh test sets it), VQ_RUN an emulator in front of it.  Whatever a
+# machine lacks is skipped by name.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+VAQUITA=${VAQUITA:-$PWD/build/vaquita}
+V="${VQ_RUN:+$VQ_RUN }$VAQUITA"
+models=tests/data/models
+dir=$(mktemp -d) || exit 1
+small=
+cleanup() {
+    [ -z "$small" ] || umount "$small" 2>/dev/null
+    rm -rf "$dir"
+}
+trap cleanup EXIT
+passed=0 failed=0 skipped=0
+
+ok() { passed=$((passed + 1)); }
+bad() {
+    failed=$((failed + 1))
+    printf 't_cli.sh: failed: %s\n' "$*"
+    [ ! -s "$dir/err" ] || sed 's/^/  stderr: /' "$dir/err" | head -n 5
+}
+skip() { skipped=$((skipped + 1)); printf 'skipped: %s\n' "$*"; }
+check() { # what, then a test(1) expression
+    what=$1
+    shift
+    if [ "$@" ]; then ok; else bad "$what ($*)"; fi
+}
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# expect CODE TEXT ARGUMENT...: exit code, and TEXT in stderr; errors are one line, with no result.
+expect() {
+    code=$1 text=$2
+    shift 2
+    $V "$@" >"$dir/out" 2>"$dir/err" </dev/null
+    rc=$?
+    if [ $rc != "$code" ]; then bad "vaquita $*: exit $rc, expected $code"; return; fi
+    if ! grep -qF -e "$text" "$dir/err"; then bad "vaquita $*: no '$text' on stderr"; return; fi
+    if [ "$code" != 0 ]; then
+        if [ "$(wc -l <"$dir/err")" != 1 ]; then bad "vaquita $*: not one line"; return; fi
+        if [ -s "$dir/out" ]; then bad "vaquita $*: failed, but wrote to stdout"; return; fi
+    fi
+    ok
+}
+# same NAME A B: two files are equal
+same() {
+    if cmp -s "$2" "$3"; then ok; else bad "$1"; fi
+}
+none() { # no file of that pattern: nothing half-written is left
+    set -- "$1" $2
+    if [ $# = 2 ] && [ ! -e "$2" ]; then ok; else bad "$1: left behind: $*"; fi
+}
+
+# ---- usage ----
+expect 2 "which verb"
+expect 2 "did you mean 'run'" rum
+expect 2 "vaquita help" download
+expect 2 "did you mean '--temp'" run x.vaq --tmp 1
+expect 2 "too few arguments" run
+expect 2 "too few arguments" detokenize x.vaq
+expect 2 "too many" verify a b
+expect 2 "too many" run a.vaq b.vaq -p x
+expect 2 "--threads takes" run x.vaq -p x --threads 0
+expect 2 "--threads takes" run x.vaq -p x --threads many
+expect 2 "--threads takes" run x.vaq -p x --threads 99999
+expect 2 "it has: ref" run x.vaq -p x --cpu pentium
+expect 2 "--temp takes" run x.vaq -p x --temp nan
+expect 2 "-n takes" run x.vaq -p x -n -1
+expect 2 "--top-p takes" run x.vaq -p x --top-p -1
+expect 2 "--think is one of" run x.vaq -p x --think loudly
+expect 2 "unknown option" run x.vaq -p x --budget 5
+expect 2 "unknown option" run x.vaq -p x --draft auto
+expect 2 "one place" run x.vaq -p x -f y
+expect 2 "one place" logits x.vaq
+expect 2 "chat has no --json" chat x.vaq --json
+expect 2 "-o OUT.vaq" convert $models/tiny-r1-qwen
+expect 2 "--type is one of" convert $models/tiny-r1-qwen -o "$dir/x.vaq" --type q4_0
+VQ_CPU=pentium
+export VQ_CPU
+expect 2 "it has: ref" info
+unset VQ_CPU
+
+for v in "" convert run chat info verify tokenize detokenize logits check bench; do
+    $V help $v >"$dir/out" 2>&1 || bad "help $v: exit $?"
+    check "help $v fits a screen" "$(wc -l <"$dir/out")" -le 24
+    check "help $v: 80 columns" "$(awk 'length($0) > 80' "$dir/out" | wc -l)" = 0
+done
+$V --version | grep -q '^vaquita [0-9]' && ok || bad "--version"
+$V run --help | grep -q -- --temp && ok || bad "run --help"
+
+# ---- convert ----
+expect 1 "" convert "$dir/nothing-here" -o "$dir/x.vaq"
+q=$dir/qwen.vaq
+expect 0 "" convert $models/tiny-r1-qwen -o "$q" -q
+cp "$q" "$dir/copy.vaq"
+$V convert $models/tiny-r1-llama -o "$q" >"$dir/out" 2>"$dir/err"
+rc=$?
+check "an existing file is not overwritten" $rc -ne 0
+grep -q -- --force "$dir/err" && ok || bad "--force is not mentioned"
+same "the existing file stays" "$q" "$dir/copy.vaq"
+expect 0 "" convert $models/tiny-r1-qwen -o "$q" --force -q --threads 1
+same "the same bytes with one thread" "$q" "$dir/copy.vaq"
+expect 0 "" convert $models/tiny-r1-qwen -o "$dir/ref.vaq" -q --cpu ref --threads 3
+same "the same bytes at --cpu ref" "$dir/ref.vaq" "$dir/copy.vaq"
+expect 0 "" convert $models/tiny-r1-qwen --dry-run
+expect 0 "" convert $models/tiny-r1-qwen -o "$dir/dry.vaq" --dry-run
+none "--dry-run writes nothing" "$dir/dry.vaq*"
+expect 0 "" convert $models/tiny-r1-llama -o "$dir/llama.vaq" -q
+expect 0 "" convert $models/tiny-r1-qwen3 -o "$dir/qwen3.vaq" -q
+expect 0 "" convert $models/tiny-r1-qwen -o "$dir/ids.vaq" -q --no-tokenizer --type f32
+expect 0 "" convert $models/tiny-r1-qwen/model.safetensors -o "$dir/one.vaq" -q
+
+hf() { # a folder like tiny-r1-qwen, to be broken
+    rm -rf "$dir/hf"
+    mkdir "$dir/hf"
+    cp $models/tiny-r1-qwen/* "$dir/hf/"
+    chmod u+w "$dir/hf"/*
+}
+hf
+printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 1951224\n' 7 \
+    >"$dir/hf/model.safetensors"
+expect 3 "LFS" convert "$dir/hf" -o "$dir/x.vaq"
+hf
+mv "$dir/hf/model.safetensors" "$dir/hf/pytorch_model.bin"
+$V convert "$dir/hf" -o "$dir/x.vaq" >"$dir/out" 2>"$dir/err"
+rc=$?
+check "a pytorch .bin folder is refused" $rc -eq 3 -o $rc -eq 1
+grep -q safetensors "$dir/err" && ok || bad "a pytorch folder: safetensors is not mentioned"
+hf
+rm "$dir/hf/config.json"
+expect 1 "config.json" convert "$dir/hf" -o "$dir/x.vaq"
+hf
+head -c 100000 $models/tiny-r1-qwen/model.safetensors >"$dir/hf/model.safetensors"
+expect 3 "model.safetensors" convert "$dir/hf" -o "$dir/x.vaq"
+hf
+echo '{' >"$dir/hf/config.json"
+expect 3 "config.json" convert "$dir/hf" -o "$dir/x.vaq"
+hf
+sed 's/"num_hidden_layers": *[0-9]*/"num_hidden_layers": 5/' $models/tiny-r1-qwen/config.json \
+    >"$dir/hf/config.json"
+expect 3 "" convert "$dir/hf" -o "$dir/x.vaq"
+hf
+echo '{"model": {"type": "Unigram"}}' >"$dir/hf/tokenizer.json"
+expect 3 "--no-tokenizer" convert "$dir/hf" -o "$dir/x.vaq"
+expect 0 "" convert "$dir/hf" -o "$dir/x2.vaq" --no-tokenizer -q
+expect 1 "" convert $models/tiny-r1-qwen -o "$dir/no/such/folder/x.vaq"
+none "failures leave no file" "$dir/x.vaq*"
+none "nothing temporary is left" "$dir/*.tmp*"
+
+if [ "$(id -u)" = 0 ] && mkdir "$dir/small" && mount -t tmpfs -o size=300k tmpfs "$dir/small" 2>/dev/null
+then
+    small=$dir/small
+    expect 4 "" convert $models/tiny-r1-qwen -o "$small/x.vaq"
+    none "a full disk: nothing is left" "$small/*"
+    umount "$small" && small=
+else
+    skip "full disk: needs root and tmpfs"
+fi
+
+# ---- containers ----
+expect 1 "nothing.vaq" run "$dir/nothing.vaq" -p x
+for v in "run -p x" "chat" "tokenize x" "logits -p x" verify; do
+    set -- $v
+    verb=$1
+    shift
+    expect 3 "convert" "$verb" $models/tiny-r1-qwen "$@"
+done
+expect 3 "" run $models/tiny-r1-qwen/model.safetensors -p x
+expect 3 "" info $models/tiny-r1-qwen/tokenizer.json
+expect 3 "" verify /dev/null
+head -c 100000 "$q" >"$dir/cut.vaq"
+expect 3 "cut.vaq" run "$dir/cut.vaq" -p x
+expect 3 "cut.vaq" verify "$dir/cut.vaq"
+cp "$q" "$dir/new.vaq"
+printf '\002' | dd of="$dir/new.vaq" bs=1 seek=8 conv=notrunc 2>/dev/null
+expect 3 "newer" run "$dir/new.vaq" -p x
+cp "$q" "$dir/flip.vaq"
+size=$(wc -c <"$q")
+printf '\125\252' | dd of="$dir/flip.vaq" bs=1 seek=$((size - 5000)) conv=notrunc 2>/dev/null
+expect 0 "" verify "$q"
+$V verify "$dir/flip.vaq" >"$dir/out" 2>"$dir/err"
+check "verify of a flipped byte" $? = 3
+grep -q '^bad: bytes [0-9]* to [0-9]*, ' "$dir/out" && ok || bad "verify does not name the damage"
+
+# ---- run ----
+question='Compute 646 + 683.'
+run_text() { $V run "$q" -p "$question" --temp 0 "$@" 2>"$dir/err"; }
+run_text >"$dir/show" && ok || bad "run"
+run_text --think hide >"$dir/hide"
+run_text --think only >"$dir/only"
+grep -q 'boxed{1329}' "$dir/show" && ok || bad "the answer is wrong: $(cat "$dir/show")"
+grep -q 'boxed{1329}' "$dir/hide" && ok || bad "--think hide lacks the answer"
+grep -q boxed "$dir/only" && bad "--think only shows the answer" || ok
+{ cat "$dir/only"; echo; cat "$dir/hide"; } >"$dir/joined"
+same "show is the thoughts, a blank line, the answer" "$dir/show" "$dir/joined"
+grep -q "$(printf '\033')" "$dir/show" && bad "escape codes in a pipe" || ok
+check "a pipe's stderr is empty" ! -s "$dir/err"
+printf '%s\n' "$question" | $V run "$q" --temp 0 --think hide >"$dir/stdin"
+same "the prompt from stdin" "$dir/hide" "$dir/stdin"
+printf '%s\r\n' "$question" >"$dir/prompt"
+$V run "$q" -f "$dir/prompt" --temp 0 --think hide >"$dir/file"
+same "the prompt from a file" "$dir/hide" "$dir/file"
+
+expect 2 "empty" run "$q" -p ''
+expect 2 "empty" run "$q" -f /dev/null
+expect 2 "empty" run "$q"
+expect 1 "nothing.txt" run "$q" -f "$dir/nothing.txt"
+expect 2 "ids" run "$q" --prompt-ids 1,x
+expect 2 "empty" run "$q" --prompt-ids ''
+$V run "$q" --prompt-ids 99999999 >"$dir/out" 2>"$dir/err"
+check "an id outside the vocabulary" $? = 2
+$V run "$q" --prompt-ids -1 >"$dir/out" 2>"$dir/err"
+check "a negative id" $? = 2
+expect 4 "" run "$q" -p "$question" --ctx 8
+expect 4 "" run "$q" -p "$question" --ctx 1G
+$V run "$q" -p "$question" --temp 0 -n 5 --ids >"$dir/out" 2>"$dir/err"
+check "-n 5 --ids prints five ids" "$(wc -w <"$dir/out")" = 5
+$V run "$dir/ids.vaq" --prompt-ids "$($V tokenize "$q" --chat "$question")" --temp 0 -n 5 \
+    >"$dir/out2" 2>"$dir/err"
+check "ids without a tokenizer" "$(wc -w <"$dir/out2")" = 5
+expect 2 "tokenizer" run "$dir/ids.vaq" -p x
+expect 2 "tokenizer" detokenize "$dir/ids.vaq" 1
+
+# The same bits whatever computes them.
+levels=$($V info | sed -n 's/^levels *//p' | tr -d ,)
+$V logits "$q" -p "$question $question $question" >"$dir/logits" 2>"$dir/err" || bad "logits"
+grep -Eq '^positions [0-9]+ vocab [0-9]+ sha256 [0-9a-f]{64}$' "$dir/logits" && ok || bad "logits line"
+$V run "$q" -p "$question" --temp 1.5 --seed 7 --ids >"$dir/ids"
+for l in $levels; do
+    for t in 1 3; do
+        $V logits "$q" -p "$question $question $question" --cpu $l --threads $t --chunk $t \
+            >"$dir/out"
+        same "logits at $l with $t threads" "$dir/logits" "$dir/out"
+    done
+    $V run "$q" -p "$question" --temp 1.5 --seed 7 --ids --cpu $l >"$dir/out"
+    same "sampled ids at $l" "$dir/ids" "$dir/out"
+done
+$V logits "$q" --ids 0,1,2 -o "$dir/rows" >"$dir/out"
+check "rows of f32" "$(wc -c <"$dir/rows")" = $((3 * 4 * $(sed 's/.*vocab \([0-9]*\) .*/\1/' "$dir/out")))
+$V logits "$q" --ids 0,1,2 -o - 2>"$dir/err" >"$dir/rows2"
+same "rows on stdout" "$dir/rows" "$dir/rows2"
+$V logits "$q" --ids 0,1,2 --last -o "$dir/rows2" >/dev/null
+tail -c "$(wc -c <"$dir/rows2")" "$dir/rows" >"$dir/out"
+same "the last row" "$dir/out" "$dir/rows2"
+expect 2 "" logits "$q" --ids 99999999
+expect 1 "rows" logits "$q" --ids 0 -o "$dir/no/rows"
+
+# ---- tokens ----
+printf 'caf\303\251 \344\275\240\345\245\275\n\n  123 <think>' >"$dir/text"
+$V tokenize "$q" -f "$dir/text" >"$dir/out" || bad "tokenize"
+$V detokenize "$q" $(cat "$dir/out") >"$dir/back"
+same "tokenize and back" "$dir/text" "$dir/back"
+$V detokenize "$q" - <"$dir/out" >"$dir/back"
+same "ids from stdin" "$dir/text" "$dir/back"
+a=$($V tokenize "$q" '<think>' | wc -w) b=$($V tokenize "$q" --special '<think>' | wc -w)
+check "marks in a text do not act, with --special they do" "$a" -gt 1 -a "$b" = 1
+expect 2 "no token" detokenize "$q" 99999999
+expect 2 "detokenize takes" detokenize "$q" one
+check "an empty text has no ids" "$($V tokenize "$q" '')" = ""
+echo '[{"role":"user","content":"hi"}]' >"$dir/m.json"
+check "--messages and --chat agree" \
+    "$($V tokenize "$q" --messages "$dir/m.json")" = "$($V tokenize "$q" --chat hi)"
+echo '[{"role":"nobody","content":"hi"}]' >"$dir/m.json"
+$V tokenize "$q" --messages "$dir/m.json" >"$dir/out" 2>"$dir/err"
+check "an unknown role" $? -ne 0
+
+# ---- chat, line by line ----
+printf '%s\n\n/think hide\n%s\n/nonsense\n/clear\n%s' "$question" "$question" "$question" |
+    $V chat "$q" --temp 0 >"$dir/out" 2>"$dir/err"
+check "chat from a pipe" $? = 0
+check "three answers" "$(grep -c 'boxed{1329}' "$dir/out")" = 3
+grep -q "$(printf '\033')" "$dir/out" && bad "escape codes in a pipe of chat" || ok
+grep -q nonsense "$dir/err" && ok || bad "an unknown command is not told"
+printf '/exit\n%s\n' "$question" | $V chat "$q" >"$dir/out" 2>"$dir/err"
+grep -q boxed "$dir/out" && bad "/exit does not leave" || ok
+printf '%s\n%s\n' "$question" "$question" | $V chat "$q" --temp 0 --ctx 40 >"$dir/out" 2>"$dir/err"
+check "chat goes on when the context is full" $? = 0
+
+# ---- pipes, disks, memory ----
+{
+    sleep 1
+    $V run "$q" -p "$question"
+    echo $? >"$dir/rc"
+} 2>"$dir/err" | :
+sleep 2
+for i in 1 2 3 4 5 6 7 8 9 10; do [ -s "$dir/rc" ] || sleep 1; done
+check "a reader that is gone is no error" "$(cat "$dir/rc" 2>/dev/null)" = 0
+check "and nothing is said" ! -s "$dir/err"
+if [ -c /dev/full ]; then
+    $V info >/dev/full 2>"$dir/err"
+    check "a full stdout is an error" $? = 1
+    grep -q 'standard output' "$dir/err" && ok || bad "a full stdout is not named"
+    $V logits "$q" --ids 0,1 -o /dev/full >"$dir/out" 2>"$dir/err"
+    check "a full output file is an error" $? = 1
+else
+    skip "full stdout: no /dev/full"
+fi
+if [ -z "${VQ_SANITIZE:-}${VQ_RUN:-}" ]; then
+    (ulimit -v 20000 && $V run "$q" -p x) >"$dir/out" 2>"$dir/err"
+    check "no memory" $? = 4
+    check "no memory: one line" "$(wc -l <"$dir/err")" = 1
+else
+    skip "no memory: sanitizers and emulators reserve address space"
+fi
+$V run "$q" -p x <&- >"$dir/out" 2>"$dir/err"
+check "a closed stdin" $? = 0
+$V info >&- 2>"$dir/err"
+check "a closed stdout" $? = 1
+
+# ---- what needs a larger model: zeros, 30 M of them, in a sparse file ----
+if has python3; then
+    python3 tests/tools/zero_checkpoint.py "$dir/big" && ok || bad "zero_checkpoint.py"
+    timeout=
+    if has timeout && timeout --preserve-status 5 true 2>/dev/null; then timeout=1; fi
+    if [ -n "$timeout" ]; then
+        timeout --preserve-status -s INT 0.3 $V convert "$dir/big" -o "$dir/big.vaq" --no-tokenizer \
+            --threads 1 >"$dir/out" 2>"$dir/err"
+        rc=$?
+        if [ $rc = 0 ]; then
+            skip "interrupted convert: it was done before"
+            rm -f "$dir/big.vaq"
+        else
+            check "an interrupted convert" $rc = 130
+        fi
+        none "an interrupted convert leaves nothing" "$dir/big.vaq*"
+    else
+        skip "interrupts: no timeout of coreutils"
+    fi
+    expect 0 "" convert "$dir/big" -o "$dir/big.vaq" --no-tokenizer -q --type f32
+    if [ -n "$timeout" ]; then
+        timeout --preserve-status -s INT 2 $V run "$dir/big.vaq" --prompt-ids 1 --temp 0 --cpu ref \
+            --threads 1 >"$dir/out" 2>"$dir/err"
+        check "an interrupted run" $? = 130
+        check "what was there is shown" "$(wc -w <"$dir/out")" -ge 1
+    fi
+    $V run "$dir/big.vaq" --prompt-ids 1 --temp 0 --cpu ref --threads 1 >"$dir/out" 2>"$dir/err" &
+    pid=$!
+    sleep 1
+    : >"$dir/big.vaq"
+    wait $pid
+    rc=$?
+    check "a file cut while mapped is no crash (exit $rc)" $rc = 3 -o $rc = 1
+    check "and is told in one line" "$(wc -l <"$dir/err")" = 1
+
+    # ---- JSON ----
+    json() { # fields, then the command
+        fields=$1
+        shift
+        $V "$@" --json >"$dir/out" 2>"$dir/err"
+        rc=$?
+        if python3 tests/tools/json_fields.py "$fields" <"$dir/out" >>"$dir/err" 2>&1; then ok
+        else bad "vaquita $* --json (exit $rc): $(head -c 200 "$dir/out")"; fi
+    }
+    json "version compiler levels[] features[] kernels{} cpu" info
+    json "arch name params layers hidden heads kv_heads vocab ctx bpw bytes arith types{} template \
+        source{} quality{} cpu" info "$q"
+    json "arch params layers hidden heads kv_heads vocab" info $models/tiny-r1-qwen
+    json "bytes bpw seconds read_mbs peak_rss tensors[name,type,rows,cols,rel_rmse] sha256 cpu" \
+        convert $models/tiny-r1-qwen -o "$q" --force
+    json "ok=true bad[] cpu" verify "$q"
+    json "ok=false bad[offset,length,tensor] cpu" verify "$dir/flip.vaq"
+    json "ok=false bad[]" verify "$dir/cut.vaq"
+    json "ids[] pieces[] cpu" tokenize "$q" hello
+    json "text cpu" detokenize "$q" 5 6
+    json "positions=2 vocab sha256 cpu" logits "$q" --ids 5,6
+    json "reasoning content ids[] seed finish_reason=stop usage{prompt,thinking,answer,cached} \
+        timing{prefill_tps,decode_tps,load_ms} cpu" run "$q" -p "$question" --temp 0
+    json "seed=123 finish_reason=length ids[]" run "$q" -p "$question" --seed 123 -n 3
+    json "ok=true cases failed=0 seed cpu" check quant_a64
+    if [ -n "$timeout" ] && [ -z "${VQ_RUN:-}" ]; then
+        python3 tests/tools/pty_chat.py $V chat "$q" --temp 0 >"$dir/pty" 2>&1 && ok ||
+            bad "chat on a terminal: $(tail -n 5 "$dir/pty")"
+    else
+        skip "chat on a terminal: under an emulator"
+    fi
+else
+    skip "interrupts, truncation, JSON, terminal: no python3"
+fi
+
+echo "t_cli: $passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]

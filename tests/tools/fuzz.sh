@@ -1,0 +1,63 @@
+#!/bin/sh
+# fuzz.sh - ./build.sh fuzz PARSER SECONDS: random input for one parser, under sanitizers.
+#
+# With clang's libFuzzer the search is guided by coverage; without, tests/fuzz_main.c mutates the
+# corpus blindly.  Crashing inputs stay in $BUILD/fuzz.
+set -u
+BUILD=${BUILD:-build}
+name=${1:-} seconds=${2:-60} seed=${3:-1}
+if [ -z "$name" ] || [ ! -f "tests/fuzz_$name.c" ]; then
+    echo "usage: ./build.sh fuzz PARSER [SECONDS [SEED]], PARSER one of:"
+    ls tests/fuzz_*.c | sed -e 's/.*fuzz_//' -e 's/\.c$//' -e '/^main$/d' -e 's/^/  /'
+    exit 2
+fi
+out=$BUILD/fuzz/$name
+mkdir -p "$out/corpus" || exit 1
+
+# Seeds: small files of the kind, from the tree.
+models=tests/data/models
+case $name in
+json) seeds="$models/*/config.json $models/*/tokenizer_config.json tests/data/json/*.json" ;;
+tokenizer) seeds="$models/*/tokenizer.json" ;;
+messages) seeds="tests/data/messages/*.json" ;;
+safetensors) seeds="$models/tiny-r1-qwen3/model.safetensors tests/data/safetensors/*" ;;
+container)
+    for m in tiny-r1-qwen tiny-r1-qwen3; do
+        [ -x "$BUILD/vaquita" ] && "$BUILD/vaquita" convert $models/$m -o "$out/corpus/$m.vaq" \
+            --force -q
+    done
+    seeds= ;;
+*) seeds= ;;
+esac
+for f in $seeds; do
+    # Headers and structure are what is parsed; bodies only make inputs slow.
+    [ -f "$f" ] && head -c 262144 "$f" >"$out/corpus/$(echo "$f" | tr / _)"
+done
+if [ "$name" = messages ]; then
+    printf '%s' '[{"role":"system","content":"s"},{"role":"user","content":"a\u4f60"},{"role":
+"assistant","content":null,"tool_calls":[{"type":"function","function":{"name":"f","arguments":
+"{\"x\":1}"}}]},{"role":"tool","content":"r"}]' >"$out/corpus/basic"
+    printf '%s' '{"messages":[{"role":"user","content":"x"}],"add_generation_prompt":false}' \
+        >"$out/corpus/object"
+fi
+[ -n "$(ls "$out/corpus")" ] || printf '{}' >"$out/corpus/empty"
+
+src="tests/fuzz_$name.c"
+for f in quant/*.c quant/*/*.c core/base/*.c core/file/*.c core/text/*.c convert/*.c; do
+    [ -f "$f" ] && src="$src $f"
+done
+flags="-std=c11 -O1 -g -ffp-contract=off -I. -pthread -DVQ_DEBUG"
+clang=${FUZZ_CC:-clang}
+if $clang $flags -fsanitize=fuzzer,address,undefined $src -lm -o "$out/target" 2>/dev/null; then
+    echo "libFuzzer, $seconds s"
+    "$out/target" -max_total_time="$seconds" -seed="$seed" -timeout=20 -rss_limit_mb=4096 \
+        -artifact_prefix="$out/" "$out/corpus" 2>"$out/log"
+    rc=$?
+    tail -n 3 "$out/log"
+    [ $rc = 0 ] || { tail -n 60 "$out/log"; ls "$out"/crash-* "$out"/timeout-* 2>/dev/null; }
+    exit $rc
+fi
+san="-fsanitize=address,undefined -fno-sanitize-recover=all"
+${CC:-cc} $flags $san $src tests/fuzz_main.c -lm -o "$out/target" 2>"$out/log" ||
+    ${CC:-cc} $flags $src tests/fuzz_main.c -lm -o "$out/target" || { cat "$out/log"; exit 1; }
+"$out/target" "$seconds" "$seed" "$out/last" "$out"/corpus/*
