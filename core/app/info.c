@@ -174,7 +174,7 @@ static void put_value(vq_buf *out, const vq_json *j, uint32_t v)
 {
     const vq_str s = j->node[v].s;
     switch (vq_json_type(j, v)) {
-    case VQ_JNULL: vq_buf_str(out, "-"); break;
+    case VQ_JNULL: vq_buf_str(out, "none"); break;
     case VQ_JTRUE: vq_buf_str(out, "yes"); break;
     case VQ_JFALSE: vq_buf_str(out, "no"); break;
     case VQ_JARR:
@@ -193,7 +193,12 @@ static void put_value(vq_buf *out, const vq_json *j, uint32_t v)
         }
         break;
     }
-    case VQ_JNUM:
+    case VQ_JNUM: {
+        double x;
+        if (memchr(s.p, '.', s.n) && vq_json_f64(j, v, &x)) vq_buf_printf(out, "%.4g", x);
+        else vq_buf_add(out, s.p, s.n);
+        break;
+    }
     case VQ_JSTR:
         for (size_t i = 0; i < s.n; i++) { /* names come from files: no control characters */
             vq_buf_char(out, (unsigned char)s.p[i] < 32 || s.p[i] == 127 ? '?' : s.p[i]);
@@ -237,7 +242,7 @@ static vq_status print_text(app *a, const vq_buf *json, vq_err *e)
         const vq_str key = vq_json_str(&j, k);
         k = vq_json_next(&j, 0, k);
         const bool object = vq_json_type(&j, k) == VQ_JOBJ;
-        if (object && !vq_json_first(&j, k)) continue;
+        if (vq_json_type(&j, k) == VQ_JNULL || (object && !vq_json_first(&j, k))) continue;
         if (vq_str_eq(key, "kernels") && object) {
             put_grouped(&out, &j, k);
             continue;

@@ -43,11 +43,16 @@ static vq_status print_text(app *a, const char *path, const vq_verify *v, vq_sta
                             double seconds, vq_err *e)
 {
     vq_buf b = { 0 };
-    for (size_t i = 0; i < v->n_bad; i++) {
+    for (size_t i = 0; i < v->n_bad;) { /* neighbours of one tensor are one line */
+        const vq_bad *first = &v->bad[i];
+        uint64_t end = first->off + first->len;
+        for (i++; i < v->n_bad && v->bad[i].off == end && v->bad[i].tensor == first->tensor; i++) {
+            end += v->bad[i].len;
+        }
         char name[96] = "padding";
-        if (v->bad[i].tensor) vq_tensor_name(name, v->bad[i].tensor);
-        vq_buf_printf(&b, "bad: bytes %llu to %llu, %s\n", (unsigned long long)v->bad[i].off,
-                      (unsigned long long)(v->bad[i].off + v->bad[i].len), name);
+        if (first->tensor) vq_tensor_name(name, first->tensor);
+        vq_buf_printf(&b, "bad: bytes %llu to %llu, %s\n", (unsigned long long)first->off,
+                      (unsigned long long)end, name);
     }
     if (!found) {
         char size[16];
