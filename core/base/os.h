@@ -37,12 +37,14 @@ vq_status vq_fd_sync(vq_fd f, const char *path, vq_err *e);
 vq_status vq_fd_truncate(vq_fd f, uint64_t size, const char *path, vq_err *e); /* also extends, with a hole */
 void vq_fd_start_write(vq_fd f, uint64_t off, uint64_t len);  /* hint: write these bytes out now */
 void vq_fd_drop(vq_fd f, uint64_t off, uint64_t len);         /* hint: not needed in the page cache */
+void vq_fd_want(vq_fd f, uint64_t off, uint64_t len);         /* hint: will be read soon, start now */
 void vq_fd_close(vq_fd *f);                                   /* takes fd -1 */
 
 vq_status vq_file_read(const char *path, uint64_t max, vq_buf *out, vq_err *e); /* "-" is stdin; larger than max: VQ_EFAIL */
 vq_status vq_file_write_atomic(const char *path, const void *p, size_t n, vq_err *e);
 bool vq_file_exists(const char *path);
 bool vq_is_dir(const char *path);
+char *vq_full_path(const char *path);                         /* from the root, links and dots resolved; vq_free; NULL: not there */
 bool vq_is_regular(const char *path);                         /* a file, or a link to one */
 uint64_t vq_file_size(const char *path);                      /* 0: not there */
 vq_status vq_rename(const char *from, const char *to, vq_err *e); /* and syncs the folder */

@@ -298,6 +298,15 @@ void vq_fd_drop(vq_fd f, uint64_t off, uint64_t len)
 #endif
 }
 
+void vq_fd_want(vq_fd f, uint64_t off, uint64_t len)
+{
+#ifdef POSIX_FADV_WILLNEED
+    posix_fadvise(f.fd, (off_t)off, (off_t)len, POSIX_FADV_WILLNEED);
+#else
+    (void)f, (void)off, (void)len;
+#endif
+}
+
 void vq_fd_close(vq_fd *f)
 {
     if (f->fd >= 0) close(f->fd);
@@ -362,6 +371,12 @@ bool vq_is_dir(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+char *vq_full_path(const char *path)
+{
+    char full[PATH_MAX];
+    return realpath(path, full) ? vq_strndup(full, strlen(full)) : NULL;
 }
 
 bool vq_is_regular(const char *path)
