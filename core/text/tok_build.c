@@ -6,10 +6,10 @@
  *
  * Merges.  Where the rank of a merge is the id of its result, a table bytes -> id is all that BPE
  * needs, in a third of the space.  When is that the same?  Run BPE by ids over the bytes of each
- * token t.  If it ends in t, its last step joined some (a, b); the same happens wherever t arises in
- * a text, since until then no merge crossed t's borders and merges outside do not matter.  So if the
- * results of the listed merges never fall and each such (a, b) is listed, both ways always do the
- * same steps.  We check exactly that, and keep the list of merges otherwise. */
+ * token t.  If it ends in t, its last step joined some (a, b); the same happens wherever t arises
+ * in a text, since until then no merge crossed t's borders and merges outside do not matter.  So if
+ * the results of the listed merges never fall and each such (a, b) is listed, both ways always do
+ * the same steps.  We check exactly that, and keep the list of merges otherwise. */
 #include "core/text/tok_build.h"
 
 #include "core/base/mem.h"

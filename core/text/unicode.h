@@ -1,5 +1,6 @@
 /* unicode.h - the few facts of Unicode 15.0 that tokenizers need: five major classes, white space,
- * and NFC.  The tables are generated (tests/tools/gen_unicode.py) and read-only. */
+ * and NFC as tokenizers of Hugging Face have it (Unicode 9.0: marks that came later stay where they
+ * are).  The tables are generated (tests/tools/gen_unicode.py) and read-only. */
 #ifndef CORE_TEXT_UNICODE_H
 #define CORE_TEXT_UNICODE_H
 

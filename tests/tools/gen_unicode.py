@@ -2,7 +2,7 @@
 """Writes core/text/unicode_data.c from the Unicode Character Database 15.0.
 
 usage: gen_unicode.py > core/text/unicode_data.c
-needs: pip install unicodedata2==15.0.0   (UCD 15.0.0: categories, decompositions, combining classes)
+needs: pip install unicodedata2==15.0.0   (UCD 15.0.0: categories, decompositions, classes)
 White_Space (PropList.txt) is short and stable, so it is spelled out below.
 
 Normalization is that of Unicode 9.0: the one that tokenizers of Hugging Face know, hence the one
@@ -19,13 +19,14 @@ if ucd.unidata_version != "15.0.0":
 LIMIT = 0x110000
 TABLE_END = 0x32400     # VQ_U_TABLE_END
 BLOCK = 128
-SPACE = {*range(0x9, 0xE), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
+SPACE = {*range(0x9, 0xE), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F,
+         0x205F, 0x3000}
 CLASS = {"L": 1, "M": 2, "N": 3, "P": 4, "S": 5}    # vq_uclass; 0 = other, 6 = white space
 NFC_FLAG = 8                                        # VQ_U_NFC: may change under NFC, or move
-LATER = """07FD 0898-089F 08CA-08D3 09FE 0C3C 0D3B-0D3C 0EBA 1715 1ABF-1ACE 1DF6-1DFA A82C 10D24-10D27
-10EAB-10EAC 10EFD-10EFF 10F46-10F50 10F82-10F85 11070 1133B 1145E 11839-1183A 11938 1193D-1193E 11943
-119E0 11A34 11A47 11A99 11D42 11D44-11D45 11D97 11F41-11F42 16FF0-16FF1 1E08F 1E130-1E136 1E2AE
-1E2EC-1E2EF 1E4EC-1E4EF"""
+LATER = """07FD 0898-089F 08CA-08D3 09FE 0C3C 0D3B-0D3C 0EBA 1715 1ABF-1ACE 1DF6-1DFA A82C
+10D24-10D27 10EAB-10EAC 10EFD-10EFF 10F46-10F50 10F82-10F85 11070 1133B 1145E 11839-1183A
+11938 1193D-1193E 11943 119E0 11A34 11A47 11A99 11D42 11D44-11D45 11D97 11F41-11F42
+16FF0-16FF1 1E08F 1E130-1E136 1E2AE 1E2EC-1E2EF 1E4EC-1E4EF"""
 later = set()
 for run in LATER.split():
     first, _, last = run.partition("-")
@@ -55,7 +56,8 @@ def nfc(s):
     return ucd.normalize("NFC", s)
 
 
-pairs = {tuple(d): c for c, d in decomp.items() if len(d) == 2 and nfc(ucd.normalize("NFD", chr(c))) == chr(c)}
+pairs = {tuple(d): c for c, d in decomp.items()
+         if len(d) == 2 and nfc(ucd.normalize("NFD", chr(c))) == chr(c)}
 maybe = {b for _, b in pairs} | set(range(0x1161, 0x1176)) | set(range(0x11A8, 0x11C3))
 
 
@@ -69,7 +71,8 @@ def value(c):
 
 values = [value(c) for c in range(LIMIT)]
 # Above the table only the variation selectors are not "other": vq_u_bits knows.
-assert all(v == (2 if 0xE0100 <= c <= 0xE01EF else 0) for c, v in enumerate(values) if c >= TABLE_END)
+for c in range(TABLE_END, LIMIT):
+    assert values[c] == (2 if 0xE0100 <= c <= 0xE01EF else 0)
 blocks, index = {}, []
 for i in range(0, TABLE_END, BLOCK):
     index.append(blocks.setdefault(tuple(values[i:i + BLOCK]), len(blocks)))
@@ -109,7 +112,8 @@ nib = []
 for b in blocks:
     nib += ["%d" % (b[i] | b[i + 1] << 4) for i in range(0, BLOCK, 2)]
 table("const uint8_t vq_u_nibbles[%d]" % len(nib), nib)
-print("const uint32_t vq_u_n_decomp = %d, vq_u_n_pair = %d, vq_u_n_ccc = %d;\n" % (len(order), len(by_pair), len(ccc)))
+print("const uint32_t vq_u_n_decomp = %d, vq_u_n_pair = %d, vq_u_n_ccc = %d;\n" %
+      (len(order), len(by_pair), len(ccc)))
 table("const vq_u_decomp vq_u_decomps[%d]" % len(order),
       ["{%d,%d,%d}" % (c, decomp[c][0], (decomp[c] + [0])[1]) for c in order])
 table("const uint16_t vq_u_pairs[%d]" % len(by_pair), ["%d" % i for i in by_pair])
