@@ -36,7 +36,7 @@ static vq_status render_messages(const vq_engine *eng, const char *path, vq_ids 
                                  vq_err *e)
 {
     vq_buf json = { 0 };
-    app_messages m;
+    app_messages m = { 0 };
     vq_status st = app_read(path, &json, e);
     if (!st) st = app_messages_parse(&m, json.p ? json.p : "", json.n, path, e);
     if (!st) {
