@@ -2,8 +2,8 @@
  *
  * The caller is thread 0.  vq_pool_run() lets every thread execute fn once; inside, the threads meet
  * at barriers and take jobs.  A job is a piece of the *output* (exact.md: threads split outputs,
- * never a sum), so who takes it cannot be seen in the result.  Waiting spins shortly, then yields,
- * then parks; between two runs threads park, so an idle session uses no CPU. */
+ * never a sum), so who takes it cannot be seen in the result.  Waiting spins shortly, then
+ * parks; between two runs threads park, so an idle session uses no CPU. */
 #ifndef CORE_BASE_POOL_H
 #define CORE_BASE_POOL_H
 
