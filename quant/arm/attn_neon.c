@@ -9,6 +9,8 @@
 
 #include "quant/arm/attn_a8.h"
 
+#include <math.h>
+
 /* ---- append ---- */
 
 /* Smallest sub-scale whose 127 steps reach the largest value: t = max / step, rounded up. */
@@ -142,13 +144,13 @@ static void attn_merge_neon(float *o, float *m, float *l, const float *o2, float
     const float a = exp_f32(*m - top), b = exp_f32(m2 - top);
     const float32x4_t av = vdupq_n_f32(a), bv = vdupq_n_f32(b);
     *m = top;
-    *l = __builtin_fmaf(*l, a, l2 * b);
+    *l = fmaf(*l, a, l2 * b);
     int i = 0;
     for (; i + 4 <= hd; i += 4) {
         const float32x4_t v = vmulq_f32(vld1q_f32(o2 + i), bv);
         vst1q_f32(o + i, vfmaq_f32(v, vld1q_f32(o + i), av));
     }
-    for (; i < hd; i++) o[i] = __builtin_fmaf(o[i], a, o2[i] * b);
+    for (; i < hd; i++) o[i] = fmaf(o[i], a, o2[i] * b);
 }
 
 static void attn_out_neon(float *y, const float *o, float l, int hd)
