@@ -21,7 +21,7 @@
 /* Bodies take the format and the number of tokens as constants; only inlining makes them so. */
 #define INLINE static inline __attribute__((always_inline, unused))
 
-/* Register arrays need constant indices: loops over them are unrolled whole (8 rounds and fewer). */
+/* Register arrays need constant indices: loops over them are unrolled whole (up to 8 rounds). */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
