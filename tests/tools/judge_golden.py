@@ -34,10 +34,10 @@ def skip(text):
 
 
 class Model:
-    def __init__(self, exe, src, out, extra=()):
+    def __init__(self, exe, src, out, extra=(), kind="f32"):
         self.exe = exe
         self.vaq = out
-        run = subprocess.run([exe, "convert", src, "-o", out, "--type", "f32", "--force", "-q", *extra],
+        run = subprocess.run([exe, "convert", src, "-o", out, "--type", kind, "--force", "-q", *extra],
                              capture_output=True, text=True)
         if run.returncode:
             raise SystemExit(f"convert {src}: {run.stderr.strip()}")
@@ -146,6 +146,16 @@ def style_smollm(name, m, gold):
     judge(name, w, greedy)
 
 
+def report_top1(name, m, gold):
+    """A figure, not a bar: how often a quantised model's first choice is the golden's."""
+    same = total = 0
+    for c in gold["cases"]:
+        for ours, top in zip(m.logits(c["ids"]), c["top10"]):
+            same += max(range(len(ours)), key=ours.__getitem__) == top[0][0]
+            total += 1
+    print(f"report  {name}: top-1 equals the golden's at {same} of {total} positions ({100 * same / total:.1f} %)")
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("vaquita")
@@ -179,6 +189,9 @@ def main():
         with open(path) as f:
             gold = json.load(f)
         style_smollm("smollm2", Model(a.vaquita, a.smollm2, os.path.join(tmp, "smollm2.vaq")), gold)
+        for kind in ("l8", "auto", "n4", "n4s"):
+            m = Model(a.vaquita, a.smollm2, os.path.join(tmp, "smollm2.vaq"), kind=kind)
+            report_top1(f"smollm2 {kind}", m, gold)
     else:
         skip("smollm2: no folder given (--smollm2)")
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
