@@ -172,6 +172,46 @@ static void long_runs(const vq_tok *t, const char *name)
     vq_free(s);
 }
 
+/* Added tokens of both kinds: in the text as it is, and in what is left of it after NFC. */
+static void normalized_marks(void)
+{
+    char text[1000];
+    vq_json j = { 0 };
+    vq_err e = { 0 };
+    vq_tok_built b;
+    vq_tok *t = NULL;
+    t_quotes(text, sizeof text,
+             "{'normalizer':{'type':'NFC'},'pre_tokenizer':{'type':'Sequence','pretokenizers':["
+             "{'type':'Digits','individual_digits':true},"
+             "{'type':'ByteLevel','add_prefix_space':false}]},"
+             "'model':{'type':'BPE','merges':[],"
+             "'vocab':{'e':0,'x':1,'\xc3\x8c':2,'\xc4\xa3':3,'<':4}},"
+             "'added_tokens':[{'id':5,'content':'<e'},"
+             "{'id':6,'content':'x\xc3\xa9','normalized':true},"
+             "{'id':7,'content':'x\xc3\xa9x\xc3\xa9','normalized':true}]}");
+    vq_status s = vq_json_parse(&j, text, strlen(text), "case", &e);
+    if (!s) s = vq_tok_build(&b, &j, NULL, "case", &e);
+    if (!s) s = vq_tok_open(&t, b.section.p, b.section.n, "case", &e);
+    T_OK(!s, "%s", e.msg);
+    if (s) return;
+    static const struct { const char *in; int32_t ids[6]; size_t n; } cases[] = {
+        { "x\xc3\xa9", { 6 }, 1 },
+        { "xe\xcc\x81", { 6 }, 1 },                     /* only NFC makes it */
+        { "xe\xcc\x81x\xc3\xa9x", { 7, 1 }, 2 },        /* the longest */
+        { "<e\xcc\x81", { 5, 2, 3 }, 3 },               /* cut first, so the mark stays alone */
+        { "<x\xc3\xa9", { 4, 6 }, 2 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        vq_ids ids = t_encode(t, cases[i].in, strlen(cases[i].in), true);
+        T_OK(ids.n == cases[i].n && memcmp(ids.v, cases[i].ids, ids.n * sizeof *ids.v) == 0,
+             "case %zu: %zu ids, first %d", i, ids.n, ids.n ? (int)ids.v[0] : -1);
+        vq_ids_clear(&ids);
+    }
+    vq_tok_close(t);
+    vq_tok_built_clear(&b);
+    vq_json_clear(&j);
+}
+
 /* ---- merges: against a plain model ---- */
 
 /* A small random tokenizer: 256 byte tokens with their value as id, then the results of merges. */
@@ -556,6 +596,7 @@ int main(int argc, char **argv)
 {
     (void)argc;
     tiny_goldens();
+    normalized_marks();
     merge_tables();
     foreign_and_hostile();
     damaged_sections();

@@ -142,28 +142,29 @@ static void mark(render *r, const char *s)
     else text(r, s);
 }
 
-static const char *find(vq_str s, const char *needle)
+static bool starts(vq_str s, const char *with)
 {
-    size_t n = strlen(needle);
-    for (size_t i = 0; i + n <= s.n; i++) {
-        if (memcmp(s.p + i, needle, n) == 0) return s.p + i;
-    }
-    return NULL;
+    size_t n = strlen(with);
+    return n <= s.n && memcmp(s.p, with, n) == 0;
 }
 
 /* The assistant's own words: its think marks are marks. */
 static void spoken(render *r, vq_str s)
 {
-    for (;;) {
-        const char *a = find(s, THINK), *b = find(s, END_THINK);
-        const char *m = !a || (b && b < a) ? b : a;
-        if (!m) break;
-        const char *which = m == a ? THINK : END_THINK;
-        size_t before = (size_t)(m - s.p), len = strlen(which);
-        plain(r, (vq_str){ s.p, before });
+    size_t at = 0; /* s begins with this much plain text */
+    while (at < s.n) {
+        vq_str rest = { s.p + at, s.n - at };
+        const char *which = starts(rest, THINK) ? THINK : NULL;
+        if (starts(rest, END_THINK)) which = END_THINK;
+        if (!which) {
+            at++;
+            continue;
+        }
+        plain(r, (vq_str){ s.p, at });
         mark(r, which);
-        s.p += before + len;
-        s.n -= before + len;
+        at += strlen(which);
+        s = (vq_str){ s.p + at, s.n - at };
+        at = 0;
     }
     plain(r, s);
 }
@@ -171,10 +172,11 @@ static void spoken(render *r, vq_str s)
 /* content.split('</think>')[-1] */
 static vq_str after_think(vq_str s)
 {
-    size_t n = sizeof END_THINK - 1;
-    for (const char *m; s.n && (m = find(s, END_THINK)) != NULL;) {
-        s.n -= (size_t)(m - s.p) + n;
-        s.p = m + n;
+    for (size_t at = s.n; at > 0; at--) {
+        vq_str rest = { s.p + at - 1, s.n - at + 1 };
+        if (!starts(rest, END_THINK)) continue;
+        size_t n = sizeof END_THINK - 1;
+        return (vq_str){ rest.p + n, rest.n - n };
     }
     return s;
 }

@@ -87,13 +87,14 @@ class Texts:
         if kind == 6:
             return "".join(chr(r.choice(self.points)) for _ in range(n))
         if kind == 7:   # a run of neighbours: one script
-            at = r.randrange(len(self.points))
-            return "".join(chr(self.points[(at + r.randrange(60)) % len(self.points)]) for _ in range(n))
+            at = r.randrange(len(self.points) - 60)
+            return "".join(chr(self.points[at + r.randrange(60)]) for _ in range(n))
         if kind == 8:
             return "".join(chr(r.choice(r.choice([self.marks] + NORMAL))) for _ in range(n))
         if kind == 9:
-            s = "".join(chr(r.choice(SPACES)) for _ in range(r.randrange(1, 12)))
-            return s if r.randrange(2) else r.choice([" ", "\n", "\r\n", "\t", "\r"]) * r.randrange(1, 40)
+            if r.randrange(2):
+                return "".join(chr(r.choice(SPACES)) for _ in range(r.randrange(1, 12)))
+            return r.choice([" ", "\n", "\r\n", "\t", "\r"]) * r.randrange(1, 40)
         if kind == 10:
             before, after = ["I", "we", "don", "\u4f60", " x", "9", "."], ["", " ", "x", "\n", "9"]
             return r.choice(before) + r.choice(CUTS) + r.choice(after)
