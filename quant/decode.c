@@ -22,16 +22,16 @@ void q_half_load(q_half *o, int type, const uint8_t *tile, int h)
         for (int r = 0; r < Q_ROWS; r++) o->g[k][r] = (int8_t)code_of(type, planes, k, r);
 }
 
-void q_decode_row(int type, float *out, const void *group, int row, int k)
+void q_decode_tiles(int type, float *out, const void *group, const void *tiles, int row, int n)
 {
     const q_typeinfo *info = q_type_info(type);
-    const uint8_t *p = group;
+    const uint8_t *p = tiles;
     if (type == Q_F32) {
-        for (int i = 0; i < k; i++) memcpy(out + i, p + 64 * (size_t)i + 4 * (size_t)row, 4);
+        for (int i = 0; i < n; i++) memcpy(out + i, p + 64 * (size_t)i + 4 * (size_t)row, 4);
         return;
     }
     if (info->is_float) {
-        for (int i = 0; i < k; i++) {
+        for (int i = 0; i < n; i++) {
             uint16_t h;
             memcpy(&h, p + 64 * (size_t)(i / 2) + 4 * (size_t)row + 2 * (size_t)(i % 2), 2);
             out[i] = type == Q_F16 ? q_f16_to_f32(h) : q_bf16_to_f32(h);
@@ -39,15 +39,19 @@ void q_decode_row(int type, float *out, const void *group, int row, int k)
         return;
     }
     float scale;
-    memcpy(&scale, p + 4 * (size_t)row, 4);
-    p += info->head_bytes;
-    for (int t = 0; t < k; t += info->tile_k, p += info->tile_bytes) {
-        for (int i = 0; i < info->tile_k && t + i < k; i++) {
+    memcpy(&scale, (const uint8_t *)group + 4 * (size_t)row, 4);
+    for (int t = 0; t < n; t += info->tile_k, p += info->tile_bytes) {
+        for (int i = 0; i < info->tile_k && t + i < n; i++) {
             const int h = i / Q_TILE, j = i % Q_TILE;
             const int s = (int8_t)p[16 * q_scale_line(type, h, j / 16) + row];
             out[t + i] = scale * (float)(s * code_of(type, p + 64 + 512 * h, j, row));
         }
     }
+}
+
+void q_decode_row(int type, float *out, const void *group, int row, int k)
+{
+    q_decode_tiles(type, out, group, (const uint8_t *)group + q_type_info(type)->head_bytes, row, k);
 }
 
 float q_f16_to_f32(uint16_t h)

@@ -27,6 +27,9 @@ static inline int q_pair_shift(int k) { return 2 * (k % 32 / 8); }
 /* Byte of (k, row) in an 8-bit plane. */
 static inline int q_byte_at(int k, int row) { return 64 * (k / 4) + 4 * row + k % 4; }
 
+/* n values of a row from consecutive tiles; the row scale comes from the head of the group. */
+void q_decode_tiles(int type, float *out, const void *group, const void *tiles, int row, int n);
+
 /* Half `h` (0, or 1 in N4s) of a tile. */
 void q_half_load(q_half *o, int type, const uint8_t *tile, int h);
 
