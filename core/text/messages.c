@@ -99,32 +99,38 @@ static vq_status read_all(vq_messages *out, reader *r, uint32_t list)
     return VQ_OK;
 }
 
+/* The document is parsed: find the list and read it. */
+static vq_status read_document(vq_messages *out, const vq_json *j, const char *what, vq_err *e)
+{
+    reader r = { .j = j, .what = what, .e = e };
+    uint32_t list = 0; /* the root, when it is the array itself */
+    if (vq_json_type(j, 0) == VQ_JOBJ) {
+        list = vq_json_get(j, 0, "messages");
+        uint32_t gen = vq_json_get(j, 0, "add_generation_prompt");
+        if (gen && !vq_json_bool(j, gen, &out->add_generation)) {
+            return vq_fail(e, VQ_EFORMAT, "%s: \"add_generation_prompt\" must be true or false",
+                           what);
+        }
+    }
+    if (vq_json_type(j, list) != VQ_JARR) {
+        return vq_fail(e, VQ_EFORMAT,
+                       "%s: there must be an array of messages, or an object with \"messages\"",
+                       what);
+    }
+    return read_all(out, &r, list);
+}
+
 vq_status vq_messages_parse(vq_messages *out, const char *p, size_t n, const char *what, vq_err *e)
 {
     *out = (vq_messages){ .add_generation = true };
     out->text_ = vq_strndup(p, n);
     out->doc_ = vq_calloc(1, sizeof *out->doc_);
-    vq_status s =
-        out->text_ && out->doc_ ? VQ_OK : vq_fail(e, VQ_ENOMEM, "%s: out of memory", what);
-    if (!s) s = vq_json_parse(out->doc_, out->text_, n, what, e);
-    if (!s) {
-        reader r = { .j = out->doc_, .what = what, .e = e };
-        uint32_t list = 0; /* the root, when it is the array itself */
-        if (vq_json_type(r.j, 0) == VQ_JOBJ) {
-            list = vq_json_get(r.j, 0, "messages");
-            uint32_t gen = vq_json_get(r.j, 0, "add_generation_prompt");
-            if (gen && !vq_json_bool(r.j, gen, &out->add_generation)) {
-                s = vq_fail(e, VQ_EFORMAT, "%s: \"add_generation_prompt\" must be true or false",
-                            what);
-            }
-        }
-        if (!s && vq_json_type(r.j, list) != VQ_JARR) {
-            s = vq_fail(e, VQ_EFORMAT,
-                        "%s: there must be an array of messages, or an object with \"messages\"",
-                        what);
-        }
-        if (!s) s = read_all(out, &r, list);
+    if (!out->text_ || !out->doc_) {
+        vq_messages_clear(out);
+        return vq_fail(e, VQ_ENOMEM, "%s: out of memory", what);
     }
+    vq_status s = vq_json_parse(out->doc_, out->text_, n, what, e);
+    if (!s) s = read_document(out, out->doc_, what, e);
     if (s) vq_messages_clear(out);
     return s;
 }

@@ -237,6 +237,12 @@ typedef struct encoder {
     vq_ids *out;
 } encoder;
 
+/* Byte d of the i-th added token in the sorted list, which has that many. */
+static uint8_t added_byte(const vq_tok *t, uint32_t i, size_t d)
+{
+    return t->bpe.text[t->bpe.start[t->added[i]] + d];
+}
+
 /* The longest added token of this kind at the start of s, -1: none.  The sorted list is narrowed
  * byte by byte: among the entries that share the first d bytes the one of length d, if any, comes
  * first. */
@@ -245,9 +251,9 @@ static int32_t added_at(const vq_tok *t, const char *s, size_t n, uint8_t kind)
     int32_t best = -1;
     uint32_t lo = 0, hi = t->h->n_added;
     for (size_t d = 0; lo < hi; d++) {
-        vq_str x = vq_tok_bytes(t, t->added[lo]);
-        if (x.n == d) {
-            if (t->bpe.kind[t->added[lo]] == kind) best = t->added[lo];
+        int32_t id = t->added[lo];
+        if (t->bpe.start[id + 1] - t->bpe.start[id] == d) {
+            if (t->bpe.kind[id] == kind) best = id;
             if (++lo == hi) break;
         }
         if (d == n) break;
@@ -255,13 +261,13 @@ static int32_t added_at(const vq_tok *t, const char *s, size_t n, uint8_t kind)
         uint32_t a = lo, b = hi; /* first entry with byte d >= c */
         while (a < b) {
             uint32_t mid = a + (b - a) / 2;
-            if ((uint8_t)vq_tok_bytes(t, t->added[mid]).p[d] < c) a = mid + 1;
+            if (added_byte(t, mid, d) < c) a = mid + 1;
             else b = mid;
         }
         lo = a;
         for (b = hi; a < b;) { /* first with byte d > c */
             uint32_t mid = a + (b - a) / 2;
-            if ((uint8_t)vq_tok_bytes(t, t->added[mid]).p[d] <= c) a = mid + 1;
+            if (added_byte(t, mid, d) <= c) a = mid + 1;
             else b = mid;
         }
         hi = a;
