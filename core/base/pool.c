@@ -64,6 +64,8 @@ struct vq_pool {
     worker *worker;         /* (n) */
     pthread_mutex_t lock;   /* of the condition; held while the pool is built */
     pthread_cond_t raised;
+    pthread_mutex_t monitor;
+    pthread_cond_t changed;
 
     alignas(LINE) atomic_int arrived;
     alignas(LINE) atomic_uint epoch;    /* barriers passed, modulo 2^32 */
@@ -253,6 +255,8 @@ vq_status vq_pool_new(vq_pool **out, int n_threads, vq_err *e)
     p->spin = n_threads <= vq_cpu_count();
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->raised, NULL);
+    pthread_mutex_init(&p->monitor, NULL);
+    pthread_cond_init(&p->changed, NULL);
     atomic_init(&p->arrived, 0);
     atomic_init(&p->epoch, 0);
     atomic_init(&p->sleeping, 0);
@@ -292,6 +296,8 @@ void vq_pool_free(vq_pool *p)
     p->stop = true;
     vq_barrier(p, 0);
     for (int i = 1; i < p->n; i++) pthread_join(p->worker[i].id, NULL);
+    pthread_cond_destroy(&p->changed);
+    pthread_mutex_destroy(&p->monitor);
     pthread_cond_destroy(&p->raised);
     pthread_mutex_destroy(&p->lock);
     vq_aligned_free(p->worker);
@@ -301,4 +307,26 @@ void vq_pool_free(vq_pool *p)
 int vq_pool_size(const vq_pool *p)
 {
     return p->n;
+}
+
+/* ---- the monitor ---- */
+
+void vq_pool_enter(vq_pool *p)
+{
+    pthread_mutex_lock(&p->monitor);
+}
+
+void vq_pool_leave(vq_pool *p)
+{
+    pthread_mutex_unlock(&p->monitor);
+}
+
+void vq_pool_wait(vq_pool *p)
+{
+    pthread_cond_wait(&p->changed, &p->monitor);
+}
+
+void vq_pool_wake(vq_pool *p)
+{
+    pthread_cond_broadcast(&p->changed);
 }

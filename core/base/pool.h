@@ -30,4 +30,12 @@ void vq_barrier(vq_pool *p, int thread);
  * threads read within one moving window. */
 int vq_job(vq_pool *p, int thread, int n);
 
+/* A monitor, for work that is a pipeline and not phases (a reader, many workers, a writer).  Inside
+ * fn: between enter and leave a thread is alone with the data they share; wait leaves, sleeps until
+ * another thread wakes all, and enters again, so the condition is tested anew in a loop. */
+void vq_pool_enter(vq_pool *p);
+void vq_pool_leave(vq_pool *p);
+void vq_pool_wait(vq_pool *p);
+void vq_pool_wake(vq_pool *p);
+
 #endif
