@@ -15,7 +15,7 @@ typedef struct cv_opts {
     bool yarn_hf;           /* --yarn-attn hf: ignore the config's attn_factor key */
     bool no_tokenizer, force, dry_run;
     const char *name;       /* model name in the metadata; NULL: the folder's */
-    bool (*progress)(void *ctx, uint64_t done, uint64_t total); /* bytes of the checkpoint; true = stop */
+    bool (*progress)(void *ctx, uint64_t done, uint64_t total); /* bytes read; true = stop */
     void (*notice)(void *ctx, const char *line);                /* things the user should know */
     void *ctx;
 } cv_opts;

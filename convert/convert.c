@@ -1,0 +1,255 @@
+/* convert.c - a checkpoint into a container, from the folder to the report.
+ *
+ * In the order in which things can go wrong cheaply: files, config, tokenizer, template, the plan
+ * of all tensors, room on the disk; only then the first weight is read.  A dry run stops there. */
+#include "convert/convert.h"
+
+#include "convert/card.h"
+#include "convert/hfconfig.h"
+#include "convert/pipeline.h"
+#include "core/base/mem.h"
+#include "core/text/chat.h"
+#include "core/text/tok_build.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct job {
+    const cv_opts *o;
+    q_kern kern;
+    cv_ckpt ckpt;
+    cv_config config;
+    vq_tok_built tok;
+    bool has_tok;
+    cv_plan plan;
+    vq_buf meta, recipe;
+    double start;           /* seconds, vq_now */
+    vq_err *e;
+} job;
+
+static void notice(const job *b, const char *fmt, ...) VQ_PRINTF(2, 3);
+static void notice(const job *b, const char *fmt, ...)
+{
+    char line[300];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    if (b->o->notice) b->o->notice(b->o->ctx, line);
+}
+
+static vq_status no_memory(const job *b)
+{
+    return vq_fail(b->e, VQ_ENOMEM, "%s: out of memory", b->o->src);
+}
+
+static bool ends_with(const char *s, const char *end)
+{
+    const size_t n = strlen(s), k = strlen(end);
+    return n >= k && !strcmp(s + n - k, end);
+}
+
+static vq_status check_opts(job *b)
+{
+    const cv_opts *o = b->o;
+    const q_typeinfo *t = o->type < 0 ? NULL : q_type_info(o->type);
+    if (o->type >= 0 && (!t || !t->known)) {
+        return vq_fail(b->e, VQ_EUSAGE, "type %s: this build cannot encode it", t ? t->name : "?");
+    }
+    if (!q_kern_make(&b->kern, o->cpu)) {
+        return vq_fail(b->e, VQ_EUSAGE, "%s: no such CPU level here", o->cpu);
+    }
+    if (!o->out) {
+        return o->dry_run ? VQ_OK : vq_fail(b->e, VQ_EUSAGE, "no output file is named");
+    }
+    /* --force must not replace a checkpoint by its own conversion. */
+    static const char *const ours_not[] = { ".safetensors", ".json", ".gguf", ".bin" };
+    for (size_t i = 0; i < sizeof ours_not / sizeof ours_not[0]; i++) {
+        if (ends_with(o->out, ours_not[i])) {
+            return vq_fail(b->e, VQ_EUSAGE, "%s: a container is called something.vaq, this name "
+                           "belongs to a checkpoint",
+                           o->out);
+        }
+    }
+    return VQ_OK;
+}
+
+/* ---- config, tokenizer, template ---- */
+
+static vq_status read_config(job *b)
+{
+    cv_json gen;
+    const cv_json *config = &b->ckpt.config;
+    vq_status st =
+        cv_config_read(&b->config, &config->j, config->path, b->o->yarn_hf, b->e);
+    if (st) return st;
+    st = cv_ckpt_json(&b->ckpt, "generation_config.json", &gen, b->e);
+    if (!st && gen.there) st = cv_generation_read(&b->config.c, &gen.j, gen.path, b->e);
+    cv_json_clear(&gen);
+    return st;
+}
+
+/* Compiles tokenizer.json; cfg may be absent. */
+static vq_status build_tokenizer(job *b, const cv_json *tj, const cv_json *cfg)
+{
+    vaq_config *c = &b->config.c;
+    vq_status st = vq_tok_build(&b->tok, &tj->j, cfg->there ? &cfg->j : NULL, tj->path, b->e);
+    if (st) return st;
+    b->has_tok = true;
+    if ((uint32_t)b->tok.n_ids > c->n_vocab) {
+        return vq_fail(b->e, VQ_EFORMAT, "%s: has ids up to %d, the embedding only %u rows: it "
+                       "belongs to another model (--no-tokenizer converts for ids only)",
+                       tj->path, b->tok.n_ids - 1, c->n_vocab);
+    }
+    c->n_ids = (uint32_t)b->tok.n_ids; /* rows above are untrained: never sampled */
+    if (b->tok.bos >= 0) c->bos = b->tok.bos;
+    if (b->tok.eos >= 0) c->eos = b->tok.eos;
+    return VQ_OK;
+}
+
+static vq_status read_template(job *b, const cv_json *cfg)
+{
+    vq_buf text = { 0 };
+    vq_status st = cv_chat_template(&b->ckpt, cfg, &text, b->e);
+    if (!st && text.n) {
+        const int id = vq_chat_recognise((vq_str){ text.p, text.n });
+        b->config.c.template_id = (uint32_t)id;
+        if (!id) notice(b, "%s: its chat template is not one we know: raw prompts only", b->o->src);
+    } else if (!st) {
+        notice(b, "%s: has no chat template: raw prompts only", b->o->src);
+    }
+    vq_buf_clear(&text);
+    return st;
+}
+
+static vq_status read_text(job *b)
+{
+    static const char *const foreign[] = { "tokenizer.model", "vocab.json" };
+    if (b->o->no_tokenizer) return VQ_OK;
+    if (!cv_ckpt_has(&b->ckpt, "tokenizer.json")) {
+        for (int i = 0; i < 2; i++) {
+            if (!cv_ckpt_has(&b->ckpt, foreign[i])) continue;
+            return vq_fail(b->e, VQ_EFORMAT, "%s: has %s but no tokenizer.json; download or make "
+                           "that (save_pretrained of the fast tokenizer), or convert for ids only "
+                           "with --no-tokenizer",
+                           b->o->src, foreign[i]);
+        }
+        notice(b, "%s: has no tokenizer.json: ids only (run --prompt-ids)", b->o->src);
+        return VQ_OK;
+    }
+    cv_json tj = { 0 }, cfg = { 0 };
+    vq_status st = cv_ckpt_json(&b->ckpt, "tokenizer.json", &tj, b->e);
+    if (!st) st = cv_ckpt_json(&b->ckpt, "tokenizer_config.json", &cfg, b->e);
+    if (!st) st = build_tokenizer(b, &tj, &cfg);
+    if (!st) st = read_template(b, &cfg);
+    vq_rss_anon(); /* a large tokenizer.json may be where our memory peaks */
+    cv_json_clear(&tj);
+    cv_json_clear(&cfg);
+    return st;
+}
+
+/* ---- the container ---- */
+
+static vq_status make_plan(job *b)
+{
+    vaq_config *c = &b->config.c;
+    const vq_status st = cv_plan_make(&b->plan, &b->ckpt, c, b->o->type, b->e);
+    if (st) return st;
+    cv_recipe_text(&b->recipe, b->o->type, c);
+    if (b->config.yarn) {
+        vq_buf_printf(&b->recipe, "; yarn attn %s", b->o->yarn_hf ? "hf" : "file");
+    }
+    if (b->recipe.oom) return no_memory(b);
+    cv_card(&b->meta, &b->ckpt, b->o->name, b->recipe.p, c->template_id);
+    return b->meta.oom ? no_memory(b) : VQ_OK;
+}
+
+static vq_writer_spec spec_of(job *b)
+{
+    const vq_buf *tok = &b->tok.section;
+    return (vq_writer_spec){
+        .path = b->o->out ? b->o->out : b->o->src, .force = b->o->force, .config = &b->config.c,
+        .rope = b->config.rope, .tensor = b->plan.tensor, .n_tensor = b->plan.n,
+        .tokenizer = b->has_tok ? tok->p : NULL, .tokenizer_size = b->has_tok ? tok->n : 0,
+        .meta = b->meta.p, .meta_size = b->meta.n, .kern = &b->kern
+    };
+}
+
+static vq_status write_container(job *b, cv_report *r, float *rel_rmse)
+{
+    const cv_opts *o = b->o;
+    const vq_writer_spec spec = spec_of(b);
+    vq_writer *w;
+    vq_status st = vq_writer_begin(&w, &spec, b->e);
+    if (st) return st;
+    const cv_run run = { .plan = &b->plan, .writer = w,
+                         .threads = o->threads > 0 ? o->threads : vq_cpu_fast_count(),
+                         .progress = o->progress, .ctx = o->ctx, .rel_rmse = rel_rmse };
+    st = cv_pipeline(&run, b->e);
+    if (!st) return vq_writer_end(w, r->root, &r->bytes, b->e);
+    vq_writer_abort(w);
+    return st;
+}
+
+/* All checks of the writer and the size, without a file. */
+static vq_status dry_run(job *b, cv_report *r)
+{
+    vq_buf front = { 0 };
+    const vq_writer_spec spec = spec_of(b);
+    const vq_status st = vq_front_make(&front, &r->bytes, &spec, b->e);
+    vq_buf_clear(&front);
+    return st;
+}
+
+static vq_status make_container(job *b, cv_report *r)
+{
+    const cv_plan *p = &b->plan;
+    float *rel_rmse = vq_calloc(p->n, sizeof *rel_rmse);
+    r->tensor = vq_calloc(p->n, sizeof *r->tensor);
+    vq_status st = rel_rmse && r->tensor ? VQ_OK : no_memory(b);
+    if (!st) st = b->o->dry_run ? dry_run(b, r) : write_container(b, r, rel_rmse);
+    uint64_t bytes = 0;
+    for (size_t i = 0; !st && i < p->n; i++) {
+        const vaq_tensor *t = &p->tensor[i];
+        cv_tensor_report *o = &r->tensor[r->n_tensor++];
+        vq_tensor_name(o->name, t);
+        o->type = t->type;
+        o->rows = t->rows;
+        o->cols = t->cols;
+        o->rel_rmse = rel_rmse[i];
+        bytes += t->size;
+    }
+    vq_free(rel_rmse);
+    r->params = p->params;
+    r->bpw = p->params ? 8.0 * (double)bytes / (double)p->params : 0;
+    return st;
+}
+
+vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e)
+{
+    job b = { .o = o, .start = vq_now(), .e = e };
+    *report = (cv_report){ 0 };
+    vq_status st = check_opts(&b);
+    if (!st) st = cv_ckpt_open(&b.ckpt, o->src, e);
+    if (!st) st = read_config(&b);
+    if (!st) st = read_text(&b);
+    if (!st) st = make_plan(&b);
+    if (!st) st = make_container(&b, report);
+    report->seconds = vq_now() - b.start;
+    report->read_mbs = st || o->dry_run ? 0 : (double)b.plan.read_bytes / report->seconds / 1e6;
+    report->peak_rss = vq_peak_rss_anon();
+    cv_plan_clear(&b.plan);
+    vq_tok_built_clear(&b.tok);
+    vq_buf_clear(&b.meta);
+    vq_buf_clear(&b.recipe);
+    cv_ckpt_close(&b.ckpt);
+    if (st) cv_report_clear(report);
+    return st;
+}
+
+void cv_report_clear(cv_report *r)
+{
+    vq_free(r->tensor);
+    *r = (cv_report){ 0 };
+}
