@@ -26,16 +26,16 @@ CC=${CC:-cc}
 BUILD=${BUILD:-build}
 JOBS=${JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
 RUN=${VQ_RUN:-}
+ISAS="avx2 avxvnni avx512vnni shani dotprod i8mm armsha2" # suffixes of files with own flags
 export LC_ALL=C
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "build.sh: $*"; exit 1; }
 
-sources() { # every file of the program, in link order
-    for f in quant/*.c quant/*/*.c core/*/*.c convert/*.c bench/*.c; do
-        [ -f "$f" ] && printf '%s\n' "$f"
-    done
-}
+# Every file of the program; listed once, so that what is linked is what was compiled.
+SOURCES=$(for f in quant/*.c quant/*/*.c core/*/*.c convert/*.c bench/*.c; do
+    if [ -f "$f" ]; then printf '%s\n' "$f"; fi
+done)
 
 # ---- what this compiler can do, asked once per compiler and set of flags ----
 
@@ -51,10 +51,11 @@ first_of() { # prints the flags if the compiler takes them
 
 probe() { # sets CPU, BASE, LINK, DEPS and ISA_* ; cached in $BUILD/probe/flags
     CFLAGS_USER=${CFLAGS:-} LDFLAGS_USER=${LDFLAGS:-}
-    key="$CC|$CFLAGS_USER|$LDFLAGS_USER|${DEBUG:-}|${WERROR:-}|$($CC --version 2>/dev/null | head -n 1)"
+    key="$CC|$CFLAGS_USER|$LDFLAGS_USER|${DEBUG:-}|${WERROR:-}"
+    key="$key|$($CC --version 2>/dev/null | head -n 1)"
     mkdir -p "$BUILD/probe" "$BUILD/obj" || exit 1
     if [ -f "$BUILD/probe/flags" ] && [ "$(head -n 1 "$BUILD/probe/flags")" = "# $key" ] &&
-        [ ! build.sh -nt "$BUILD/probe/flags" ]; then
+        [ ! build.sh -nt "$BUILD/probe/done" ]; then
         . "$BUILD/probe/flags"
         return
     fi
@@ -65,12 +66,14 @@ probe() { # sets CPU, BASE, LINK, DEPS and ISA_* ; cached in $BUILD/probe/flags
 
     CPU=other
     for c in x86_64 aarch64; do
-        printf '#ifndef __%s__\n#error no\n#endif\nint main(void) { return 0; }\n' $c >"$BUILD/probe/c.c"
-        if $CC $CFLAGS_USER -c -o "$BUILD/probe/c.o" "$BUILD/probe/c.c" >/dev/null 2>&1; then CPU=$c; fi
+        printf '#ifndef __%s__\n#error no\n#endif\nint x;\n' $c >"$BUILD/probe/c.c"
+        if $CC $CFLAGS_USER -c -o "$BUILD/probe/c.o" "$BUILD/probe/c.c" >/dev/null 2>&1; then
+            CPU=$c
+        fi
     done
     BASE="-std=c11 -I. -O2"
     if try -ffp-contract=off; then BASE="$BASE -ffp-contract=off"
-    else say "note: '$CC' lacks -ffp-contract=off; the self-test at start says whether it contracts"; fi
+    else say "note: '$CC' lacks -ffp-contract=off; the self-test at start tells if that matters"; fi
     BASE="$BASE$(first_of -pthread)$(first_of -ffunction-sections -fdata-sections)"
     BASE="$BASE$(first_of -Wall -Wextra -Wshadow)"
     [ -z "${DEBUG:-}" ] || BASE="$BASE -g"
@@ -82,13 +85,15 @@ probe() { # sets CPU, BASE, LINK, DEPS and ISA_* ; cached in $BUILD/probe/flags
     if try_link -Wl,--gc-sections; then LINK="$LINK -Wl,--gc-sections"
     elif try_link -Wl,-dead_strip; then LINK="$LINK -Wl,-dead_strip"; fi
     if [ -z "${DEBUG:-}" ] && try_link -s; then LINK="$LINK -s"; fi
-    # Suffix of a file -> flags.  A line here is all a new level needs in this script.
-    ISA_avx2= ISA_avxvnni= ISA_avx512vnni= ISA_shani= ISA_dotprod= ISA_i8mm= ISA_armsha2= ISA_missing=
+    # Suffix of a file -> flags.
+    ISA_missing=
+    for i in $ISAS; do eval "ISA_$i="; done
     case $CPU in
     x86_64)
         isa avx2 immintrin.h -mavx2 -mfma -mf16c
         isa avxvnni immintrin.h -mavx2 -mfma -mf16c -mavxvnni
-        isa avx512vnni immintrin.h -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+        isa avx512vnni immintrin.h -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl \
+            -mavx512dq -mavx512vnni
         isa shani immintrin.h -msha -msse4.1 ;;
     aarch64)
         isa dotprod arm_neon.h -march=armv8.2-a+dotprod
@@ -97,12 +102,14 @@ probe() { # sets CPU, BASE, LINK, DEPS and ISA_* ; cached in $BUILD/probe/flags
     esac
     {
         printf '# %s\n' "$key"
-        for v in CPU BASE STRICT DEPS LINK ISA_avx2 ISA_avxvnni ISA_avx512vnni ISA_shani ISA_dotprod \
-            ISA_i8mm ISA_armsha2 ISA_missing; do
+        for v in CPU BASE STRICT DEPS LINK ISA_missing $(printf 'ISA_%s ' $ISAS); do
             eval "printf \"%s='%s'\\n\" $v \"\$$v\""
         done
-    } >"$BUILD/probe/flags"
-    [ -z "$ISA_missing" ] || say "note: '$CC' cannot compile for:$ISA_missing (those files become stubs)"
+    } >"$BUILD/probe/new"
+    # Objects depend on the flags: the file changes only when they do.
+    cmp -s "$BUILD/probe/new" "$BUILD/probe/flags" || cp "$BUILD/probe/new" "$BUILD/probe/flags"
+    : >"$BUILD/probe/done"
+    [ -z "$ISA_missing" ] || say "note: '$CC' cannot compile for$ISA_missing: stubs instead"
 }
 isa() { # name, header, flags
     name=$1 header=$2
@@ -117,7 +124,7 @@ flags_of() { # file -> flags beyond BASE
     case $1 in quant/*|core/file/*) extra=$STRICT ;; *) extra= ;; esac
     case $1 in quant/*_*)
         s=${f##*_}
-        case $s in avx2|avxvnni|avx512vnni|shani|dotprod|i8mm|armsha2) eval "extra=\"\$extra \$ISA_$s\"" ;; esac ;;
+        case " $ISAS " in *" $s "*) eval "extra=\"\$extra \$ISA_$s\"" ;; esac ;;
     esac
     printf '%s' "$extra"
 }
@@ -131,8 +138,8 @@ stale() { # source, object: is the object missing or older than anything it was 
         # A header that is gone makes find complain, and so the object stale.
         [ -n "$(find $used "$BUILD/probe/flags" -newer "$2.ok" 2>&1)" ]
     else
-        [ -n "$(find . \( -name '*.h' -o -name '*.def' -o -name '*.inc' \) -newer "$2.ok" | head -n 1)" ] ||
-            [ "$1" -nt "$2.ok" ]
+        [ -n "$(find quant core convert bench tests -name "*.[hd]*" -newer "$2.ok")" ] ||
+            [ -n "$(find "$1" -newer "$2.ok")" ]
     fi
 }
 
@@ -179,7 +186,7 @@ compile_all() { # sources on stdin; JOBS workers, each claims the next file by m
 }
 
 objects() { # of the program; with -t: without main, for tests
-    sources | while read -r f; do
+    for f in $SOURCES; do
         [ "${1:-}" = -t ] && [ "$f" = core/app/main.c ] && continue
         printf ' %s' "$BUILD/obj/${f%.c}.o"
     done
@@ -194,7 +201,7 @@ link() { # output, objects...: only when something is newer
 
 build() {
     probe
-    sources | compile_all || die "the build failed"
+    printf '%s\n' "$SOURCES" | compile_all || die "the build failed"
     link "$BUILD/vaquita" $(objects) || die "linking failed"
 }
 
@@ -209,7 +216,7 @@ tests() { # [prefix of a name]
     (
         [ -n "${one:-}" ] || BUILD=$BUILD/debug CFLAGS="${CFLAGS:-} -DVQ_DEBUG" DEBUG=1
         probe
-        { sources; ls tests/t_*.c 2>/dev/null; } | compile_all || exit 1
+        { printf '%s\n' "$SOURCES"; ls tests/t_*.c 2>/dev/null; } | compile_all || exit 1
         for t in tests/t_"${1:-}"*.c; do
             [ -f "$t" ] || continue
             link "$BUILD/$(basename "${t%.c}")" "$BUILD/obj/${t%.c}.o" $(objects -t) || exit 1
@@ -226,12 +233,14 @@ tests() { # [prefix of a name]
         *) VAQUITA=$vaquita VQ_RUN=$RUN sh "$t" >"$log" 2>&1 ;;
         esac
         rc=$?
-        set -- "$(sed -n 's/^.*: \([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$log" |
-            tail -n 1)"
-        set -- $1
+        set -- $(sed -n 's/^.*: \([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' \
+            "$log" | tail -n 1)
         if [ $# = 3 ]; then
             passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3))
-            [ $rc = 0 ] || [ "$2" != 0 ] || { failed=$((failed + 1)); echo "$name: exit $rc" >>"$log"; }
+            if [ $rc != 0 ] && [ "$2" = 0 ]; then # a sanitizer, or a crash at exit
+                failed=$((failed + 1))
+                echo "$name: exit $rc" >>"$log"
+            fi
         else
             failed=$((failed + 1))
             echo "$name: ended without a result, exit $rc" >>"$log"
@@ -291,16 +300,18 @@ tsan)
 fuzz) BUILD=$BUILD sh tests/tools/fuzz.sh "$@" ;;
 lint) sh tests/tools/lint.sh ;;
 cross)
-    command -v aarch64-linux-gnu-gcc >/dev/null || { echo "skipped: no aarch64-linux-gnu-gcc"; exit 0; }
-    command -v qemu-aarch64-static >/dev/null || { echo "skipped: no qemu-aarch64-static"; exit 0; }
-    CC=aarch64-linux-gnu-gcc LDFLAGS="${LDFLAGS:-} -static" BUILD=$BUILD/aarch64 RUN=qemu-aarch64-static
+    CC=aarch64-linux-gnu-gcc RUN=qemu-aarch64-static
+    for need in $CC $RUN; do
+        command -v $need >/dev/null || { echo "skipped: no $need"; exit 0; }
+    done
+    LDFLAGS="${LDFLAGS:-} -static" BUILD=$BUILD/aarch64
     build
     $RUN "$BUILD/vaquita" check || exit 1
     tests "${1:-}" ;;
 plain)
     mkdir -p "$BUILD/plain" || exit 1
-    $CC -std=c11 -O2 -ffp-contract=off -I. -pthread quant/*.c quant/*/*.c core/*/*.c convert/*.c bench/*.c \
-        -lm -o "$BUILD/plain/vaquita" && say "$BUILD/plain/vaquita" ;;
+    $CC -std=c11 -O2 -ffp-contract=off -I. -pthread quant/*.c quant/*/*.c core/*/*.c convert/*.c \
+        bench/*.c -lm -o "$BUILD/plain/vaquita" && say "$BUILD/plain/vaquita" ;;
 clean) rm -rf "$BUILD" ;;
 *)
     sed -n '2,/^set -u/s/^# \{0,1\}//p' build.sh

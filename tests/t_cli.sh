@@ -150,8 +150,8 @@ expect 1 "" convert $models/tiny-r1-qwen -o "$dir/no/such/folder/x.vaq"
 none "failures leave no file" "$dir/x.vaq*"
 none "nothing temporary is left" "$dir/*.tmp*"
 
-if [ "$(id -u)" = 0 ] && mkdir "$dir/small" && mount -t tmpfs -o size=300k tmpfs "$dir/small" 2>/dev/null
-then
+mkdir "$dir/small"
+if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=300k tmpfs "$dir/small" 2>/dev/null; then
     small=$dir/small
     expect 4 "" convert $models/tiny-r1-qwen -o "$small/x.vaq"
     none "a full disk: nothing is left" "$small/*"
@@ -227,7 +227,8 @@ expect 2 "tokenizer" detokenize "$dir/ids.vaq" 1
 # The same bits whatever computes them.
 levels=$($V info | sed -n 's/^levels *//p' | tr -d ,)
 $V logits "$q" -p "$question $question $question" >"$dir/logits" 2>"$dir/err" || bad "logits"
-grep -Eq '^positions [0-9]+ vocab [0-9]+ sha256 [0-9a-f]{64}$' "$dir/logits" && ok || bad "logits line"
+grep -Eq '^positions [0-9]+ vocab [0-9]+ sha256 [0-9a-f]{64}$' "$dir/logits" && ok ||
+    bad "logits line"
 $V run "$q" -p "$question" --temp 1.5 --seed 7 --ids >"$dir/ids"
 for l in $levels; do
     for t in 1 3; do
@@ -239,7 +240,8 @@ for l in $levels; do
     same "sampled ids at $l" "$dir/ids" "$dir/out"
 done
 $V logits "$q" --ids 0,1,2 -o "$dir/rows" >"$dir/out"
-check "rows of f32" "$(wc -c <"$dir/rows")" = $((3 * 4 * $(sed 's/.*vocab \([0-9]*\) .*/\1/' "$dir/out")))
+vocab=$(sed 's/.*vocab \([0-9]*\) .*/\1/' "$dir/out")
+check "rows of f32" "$(wc -c <"$dir/rows")" = $((3 * 4 * vocab))
 $V logits "$q" --ids 0,1,2 -o - 2>"$dir/err" >"$dir/rows2"
 same "rows on stdout" "$dir/rows" "$dir/rows2"
 $V logits "$q" --ids 0,1,2 --last -o "$dir/rows2" >/dev/null
@@ -316,8 +318,8 @@ if has python3; then
     timeout=
     if has timeout && timeout --preserve-status 5 true 2>/dev/null; then timeout=1; fi
     if [ -n "$timeout" ]; then
-        timeout --preserve-status -s INT 0.3 $V convert "$dir/big" -o "$dir/big.vaq" --no-tokenizer \
-            --threads 1 >"$dir/out" 2>"$dir/err"
+        timeout --preserve-status -s INT 0.3 $V convert "$dir/big" -o "$dir/big.vaq" \
+            --no-tokenizer --threads 1 >"$dir/out" 2>"$dir/err"
         rc=$?
         if [ $rc = 0 ]; then
             skip "interrupted convert: it was done before"

@@ -31,7 +31,9 @@ answer=$($vaquita run "$dir/demo.vaq" -p "$question" --temp 0 --think hide) || e
 printf '%s\n' "$answer"
 case $answer in
 *"boxed{$right}"*) printf '\nRight: 6 + 58 = %s.\n' "$right" ;;
-*) printf '\nWRONG: 6 + 58 = %s.  Please report this with the output of: vaquita info\n' "$right"; exit 1 ;;
+*)
+    printf '\nWRONG: 6 + 58 = %s.  Please report this with what vaquita info prints.\n' "$right"
+    exit 1 ;;
 esac
 cat <<'END'
 

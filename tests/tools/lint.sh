@@ -42,12 +42,12 @@ for f in $program; do
     core/model/*) may='^(core/(base|file|model)|quant)/' ;;
     core/engine/*) may='^(core/(base|file|text|model|engine)/|quant/|core/vaquita\.h$)' ;;
     core/vaquita.h) may='^core/base/' ;;
-    convert/*) may='^(core/(base|file|text)|quant|convert)/' ;;
+    convert/*) may='^(core/(base|file|text)/|quant/|convert/|core/vaquita\.h$)' ;;
     bench/*) may='^(core/(base|file|engine)/|quant/|bench/|core/vaquita\.h$)' ;;
     core/app/*)
         may='^(core/(base|app)/|core/vaquita\.h$)'
         if printf '%s\n' "$f" | grep -Eq "$high"; then
-            may='^(core/(base|app|file)/|core/(vaquita|text/chat)\.h$|quant/|(convert/convert|bench/bench)\.h$)'
+            may='^(core/(base|app|file)/|quant/|(core/vaquita|core/text/chat|convert/convert|bench/bench)\.h$)'
         fi ;;
     *) may='^$' ;;
     esac
@@ -66,8 +66,10 @@ for f in $program; do
 done | rule "include paths start at the root"
 
 # ---- what belongs into one place only ----
+os_headers='unistd|fcntl|pthread|signal|termios|poll|dirent|sched|dlfcn'
+os_headers="$os_headers|sys/(mman|stat|ioctl|time|resource|wait|socket)"
 printf '%s\n' "$program" | grep -Ev '^core/base/(os_posix|os_win|pool)\.c$|^core/app/term\.c$' |
-    xargs grep -nE '_WIN32|^#[ \t]*include[ \t]*<(unistd|fcntl|pthread|signal|termios|poll|dirent|sched|dlfcn|sys/(mman|stat|ioctl|time|resource|wait|socket))\.h>' |
+    xargs grep -nE "_WIN32|^# *include *<($os_headers)\\.h>" |
     rule "operating system only in os_posix.c, pool.c and term.c"
 printf '%s\n' "$program" | grep -Ev '^quant/|^core/base/(os\.h|pool\.c)$' |
     xargs grep -nE '__(AVX|ARM|SSE|FMA|F16C|x86_64|aarch64|i386|SHA)|(immintrin|arm_neon|cpuid)\.h' |
