@@ -1,4 +1,5 @@
-/* made.h - small dense models of random weights, made in memory: any shape, any types, no checkpoint.
+/* made.h - small dense models of random weights, made in memory: any shape, any types, no
+ * checkpoint.
  *
  * Every number comes from one integer generator and exact arithmetic, so a made model has the same
  * bytes on every machine and may have golden hashes. */
@@ -37,8 +38,8 @@ static float made_uniform(uint64_t *s, float scale) /* exact: 24 bits times a po
     return ((float)(made_rnd(s) >> 7) * 0x1p-23f - 1.0f) * scale;
 }
 
-static void made_add(vaq_tensor *t, size_t *n, vaq_role role, int layer, uint32_t rows, uint32_t cols, int type,
-                     int layout)
+static void made_add(vaq_tensor *t, size_t *n, vaq_role role, int layer, uint32_t rows,
+                     uint32_t cols, int type, int layout)
 {
     t[*n] = (vaq_tensor){ .rows = rows, .cols = cols, .role = (uint16_t)role,
                           .type = (uint16_t)(layout ? type : Q_F32), .layout = (uint16_t)layout,
@@ -83,7 +84,8 @@ static void made_vector(float *p, const vaq_tensor *t, const made_spec *s, uint6
     for (uint32_t i = 0; i < t->cols; i++) p[i] = (norm ? 1.0f : 0.0f) + made_uniform(seed, 0.25f);
     if (t->role == VAQ_K_BIAS && t->layer == 0 && s->k_bias != 0)
         for (uint32_t h = 0; h < s->n_head_kv; h++) {
-            p[h * s->head_dim + s->head_dim / 2 - 1] = s->k_bias; /* a pair of slow rotation, as in Qwen2.5 */
+            p[h * s->head_dim + s->head_dim / 2 - 1] =
+                s->k_bias; /* a pair of slow rotation, as in Qwen2.5 */
             p[h * s->head_dim + s->head_dim - 1] = -s->k_bias;
         }
 }
@@ -102,9 +104,13 @@ static int made_matrix(uint8_t *p, const vaq_tensor *t, const made_spec *s, uint
         const uint32_t r0 = (uint32_t)(t->layout == 2 ? g / 2 : g) * Q_ROWS;
         const int n = per - r0 < Q_ROWS ? (int)(per - r0) : Q_ROWS;
         for (size_t i = 0; i < (size_t)n * t->cols; i++) rows[i] = made_uniform(seed, 2 * scale);
-        if (t->role == VAQ_EMBED && s->bad_token > 0 && (uint32_t)s->bad_token / Q_ROWS * Q_ROWS == r0)
-            for (uint32_t k = 0; k < t->cols; k++) rows[(uint32_t)s->bad_token % Q_ROWS * t->cols + k] = 1e30f;
-        bad = q_encode_group(t->type, p + g * group, rows, t->cols, n, (int)t->cols, NULL, tmp, NULL) != 0;
+        if (t->role == VAQ_EMBED && s->bad_token > 0
+            && (uint32_t)s->bad_token / Q_ROWS * Q_ROWS == r0)
+            for (uint32_t k = 0; k < t->cols; k++)
+                rows[(uint32_t)s->bad_token % Q_ROWS * t->cols + k] = 1e30f;
+        bad = q_encode_group(t->type, p + g * group, rows, t->cols, n, (int)t->cols, NULL, tmp,
+                             NULL)
+              != 0;
     }
     vq_free(rows);
     vq_aligned_free(tmp);
@@ -113,15 +119,30 @@ static int made_matrix(uint8_t *p, const vaq_tensor *t, const made_spec *s, uint
 
 static int made_open(made *out, const made_spec *s)
 {
-    vaq_config c = { .arch = s->arch, .flags = s->flags, .n_layer = s->n_layer, .hidden = s->hidden,
-                     .n_head = s->n_head, .n_head_kv = s->n_head_kv, .head_dim = s->head_dim, .v_dim = s->head_dim,
-                     .inter = s->inter, .n_vocab = s->n_vocab, .n_ids = s->n_ids, .ctx = s->ctx, .eps = 1e-6f,
-                     .rope_dim = s->head_dim, .rope_mult = 1, .bos = 0, .eos = 1, .temperature = 0.6f,
+    vaq_config c = { .arch = s->arch,
+                     .flags = s->flags,
+                     .n_layer = s->n_layer,
+                     .hidden = s->hidden,
+                     .n_head = s->n_head,
+                     .n_head_kv = s->n_head_kv,
+                     .head_dim = s->head_dim,
+                     .v_dim = s->head_dim,
+                     .inter = s->inter,
+                     .n_vocab = s->n_vocab,
+                     .n_ids = s->n_ids,
+                     .ctx = s->ctx,
+                     .eps = 1e-6f,
+                     .rope_dim = s->head_dim,
+                     .rope_mult = 1,
+                     .bos = 0,
+                     .eos = 1,
+                     .temperature = 0.6f,
                      .top_p = 0.95f };
     c.attn_scale = 1.0f; /* the power of two next to 1 / sqrt(head_dim) */
     for (uint32_t d = 1; d < s->head_dim; d *= 4) c.attn_scale *= 0.5f;
     double rope[512];
-    for (uint32_t i = 0; i < s->head_dim / 2; i++) rope[i] = 1.0 / (1.0 + i * i); /* falling, exactly rounded */
+    for (uint32_t i = 0; i < s->head_dim / 2; i++)
+        rope[i] = 1.0 / (1.0 + i * i); /* falling, exactly rounded */
     const size_t most = 3 + 16 * (size_t)s->n_layer;
     vaq_tensor *t = vq_calloc(most, sizeof *t);
     *out = (made){ 0 };

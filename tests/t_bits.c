@@ -3,13 +3,14 @@
  * For every model and type two hashes are kept in tests/data/golden/bits.txt:
  *   all   SHA-256 of the logits of every position of two prompts
  *   text  SHA-256 of the logits and ids of a greedy and a sampled continuation of these prompts
- * and every way of computing must give them: each CPU level, 1 to 3 threads, prompts in steps of 1, 7
- * and 512 rows, alone or in one pass with two other sequences, with right and wrong drafts appended
- * and cut away again.
+ * and every way of computing must give them: each CPU level, 1 to 3 threads, prompts in steps of 1,
+ * 7 and 512 rows, alone or in one pass with two other sequences, with right and wrong drafts
+ * appended and cut away again.
  *
- *   VQ_FULL=1    every combination (minutes); otherwise each level meets a varying choice of the others
- *   VQ_QUICK=1   one combination per level and only part of the models: for emulators
- *   VQ_REMAKE=1  prints the lines of bits.txt as the best level computes them, instead of comparing */
+ *   VQ_FULL=1    every combination (minutes); otherwise each level meets a varying choice of the
+ * others VQ_QUICK=1   one combination per level and only part of the models: for emulators
+ *   VQ_REMAKE=1  prints the lines of bits.txt as the best level computes them, instead of comparing
+ */
 #include "core/engine/engine.h"
 #include "tests/made.h"
 #include "tests/temp.h"
@@ -68,7 +69,8 @@ static vq_status hash_all(vq_engine *eng, const subject *u, const way *w, char o
         vq_session *s;
         prompt(v, u->len[i], in->n_ids, 40 + (uint64_t)i);
         st = vq_session_open(&s, eng, NULL, e);
-        if (!st) st = vq_session_logits_all(s, v, (size_t)u->len[i], w->chunk, false, add_row, ctx, e);
+        if (!st)
+            st = vq_session_logits_all(s, v, (size_t)u->len[i], w->chunk, false, add_row, ctx, e);
         vq_session_close(s);
     }
     hex(out, &h);
@@ -103,8 +105,8 @@ static vq_status compute(vq_engine *eng, company *c, int chunk, vq_err *e)
 }
 
 /* Drafts behind the last id: computed in the same pass as it and cut away, then drawn as usual. */
-static vq_status with_drafts(vq_engine *eng, company *c, vq_session *s, int k, const int32_t *known, int n_known,
-                             vq_err *e)
+static vq_status with_drafts(vq_engine *eng, company *c, vq_session *s, int k, const int32_t *known,
+                             int n_known, vq_err *e)
 {
     int32_t v[3];
     const size_t len = vq_session_len(s);
@@ -116,14 +118,16 @@ static vq_status with_drafts(vq_engine *eng, company *c, vq_session *s, int k, c
     return st ? st : vq_session_truncate(s, len, e);
 }
 
-static vq_status continue_text(vq_engine *eng, const subject *u, const way *w, int which, int32_t *gen, vq_sha256 *h,
-                               vq_err *e)
+static vq_status continue_text(vq_engine *eng, const subject *u, const way *w, int which,
+                               int32_t *gen, vq_sha256 *h, vq_err *e)
 {
     static int32_t v[N_MOST];
     const vq_info *in = vq_engine_info(eng);
-    const vq_session_opts ours = {
-        .sampling = { .temperature = which ? 0.8 : 0, .top_p = 0.95, .seed = 0x1234567890abcdefull, .stream = 3 },
-        .ignore_eos = true };
+    const vq_session_opts ours = { .sampling = { .temperature = which ? 0.8 : 0,
+                                                 .top_p = 0.95,
+                                                 .seed = 0x1234567890abcdefull,
+                                                 .stream = 3 },
+                                   .ignore_eos = true };
     company c = { .seed = 7, .n = w->beside ? 1 + OTHERS : 1 };
     vq_session *s = NULL;
     vq_status st = VQ_OK;
@@ -148,15 +152,27 @@ static vq_status continue_text(vq_engine *eng, const subject *u, const way *w, i
     return st;
 }
 
-static const made_spec wide = { .arch = VAQ_QWEN2, .n_layer = 2, .hidden = 256, .n_head = 4, .n_head_kv = 2,
-                                .head_dim = 128, .inter = 320, .n_vocab = 300, .n_ids = 290, .ctx = 2048,
-                                .flags = VAQ_F_QKV_BIAS, .k_bias = 900, .seed = 17 };
+static const made_spec wide = { .arch = VAQ_QWEN2,
+                                .n_layer = 2,
+                                .hidden = 256,
+                                .n_head = 4,
+                                .n_head_kv = 2,
+                                .head_dim = 128,
+                                .inter = 320,
+                                .n_vocab = 300,
+                                .n_ids = 290,
+                                .ctx = 2048,
+                                .flags = VAQ_F_QKV_BIAS,
+                                .k_bias = 900,
+                                .seed = 17 };
 
 /* gen: the ids of an earlier way (right drafts), replaced by this one's. */
-static bool compute_hashes(const subject *u, const way *w, bool all, bool text, int32_t gen[2][GEN], hashes *out)
+static bool compute_hashes(const subject *u, const way *w, bool all, bool text, int32_t gen[2][GEN],
+                           hashes *out)
 {
-    const vq_engine_opts o = { .cpu = w->cpu, .threads = w->threads, .ctx = 0, .max_sessions = 1 + OTHERS,
-                               .kv = u->kv_type };
+    const vq_engine_opts o = {
+        .cpu = w->cpu, .threads = w->threads, .ctx = 0, .max_sessions = 1 + OTHERS, .kv = u->kv_type
+    };
     vq_engine *eng = NULL;
     vq_err e = { 0 };
     made m = { 0 };
@@ -196,18 +212,20 @@ static bool find_golden(const subject *u, hashes *out)
     return p && sscanf(p + n, "%64[0-9a-f] %64[0-9a-f]", out->all, out->text) == 2;
 }
 
-static void check_way(const subject *u, const way *w, const hashes *want, int32_t gen[2][GEN], bool all, bool text)
+static void check_way(const subject *u, const way *w, const hashes *want, int32_t gen[2][GEN],
+                      bool all, bool text)
 {
     hashes got;
     int32_t drafts[2][GEN];
     memcpy(drafts, gen, sizeof drafts);
     if (!compute_hashes(u, w, all, text, drafts, &got)) return;
     if (all)
-        T_OK(!strcmp(got.all, want->all), "%s %s %s: all with %s, %d threads, chunks of %d: %s", u->name, u->type,
-             u->kv, w->cpu, w->threads, w->chunk, got.all);
+        T_OK(!strcmp(got.all, want->all), "%s %s %s: all with %s, %d threads, chunks of %d: %s",
+             u->name, u->type, u->kv, w->cpu, w->threads, w->chunk, got.all);
     if (text)
-        T_OK(!strcmp(got.text, want->text), "%s %s %s: text with %s, %d threads, chunks of %d%s%s: %s", u->name,
-             u->type, u->kv, w->cpu, w->threads, w->chunk, w->beside ? ", beside two" : "",
+        T_OK(!strcmp(got.text, want->text),
+             "%s %s %s: text with %s, %d threads, chunks of %d%s%s: %s", u->name, u->type, u->kv,
+             w->cpu, w->threads, w->chunk, w->beside ? ", beside two" : "",
              w->drafts ? ", with drafts" : "", got.text);
 }
 
@@ -228,7 +246,9 @@ static void judge(const subject *u, int turn)
         T_OK(false, "%s %s %s: no line in tests/data/golden/bits.txt", u->name, u->type, u->kv);
         return;
     }
-    if (!quick) T_OK(!strcmp(have.all, want.all), "%s %s %s: all logits: %s", u->name, u->type, u->kv, have.all);
+    if (!quick)
+        T_OK(!strcmp(have.all, want.all), "%s %s %s: all logits: %s", u->name, u->type, u->kv,
+             have.all);
     T_OK(!strcmp(have.text, want.text), "%s %s %s: text: %s", u->name, u->type, u->kv, have.text);
     if (quick) return;
     for (int l = 0; l < n; l++) {
@@ -239,7 +259,8 @@ static void judge(const subject *u, int turn)
             }
             continue;
         }
-        /* Every level: all logits one way, text another; the ways differ from subject to subject. */
+        /* Every level: all logits one way, text another; the ways differ from subject to subject.
+         */
         const int i = turn + 5 * l;
         const way a = { levels[l], 1 + i % 3, chunks[(i / 3 + l) % 3], false, false };
         const way b = { levels[l], 1 + (i + 1) % 3, chunks[i % 3], i % 2 == 0, i % 3 != 1 };
@@ -257,8 +278,10 @@ int main(void)
         { "stories260K", "models/stories260K-hf", false, true, { 480, 300 } },
     };
     static const int types[] = { Q_F32, Q_L8, Q_N4, Q_N4S };
-    static const struct { const char *name; vq_kv_type t; } kvs[] = { { "kv8", VQ_KV_INT8 }, { "kvbf16", VQ_KV_BF16 },
-                                                                      { "kvf32", VQ_KV_F32 } };
+    static const struct {
+        const char *name;
+        vq_kv_type t;
+    } kvs[] = { { "kv8", VQ_KV_INT8 }, { "kvbf16", VQ_KV_BF16 }, { "kvf32", VQ_KV_F32 } };
     const char *v;
     full = (v = getenv("VQ_FULL")) && *v;
     quick = (v = getenv("VQ_QUICK")) && *v;
@@ -269,8 +292,8 @@ int main(void)
     int turn = 0;
     for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
         char src[512], path[256];
-        snprintf(src, sizeof src, "%s%s%s", models[m].shared ? t_shared() : "", models[m].shared ? "/" : "",
-                 models[m].src);
+        snprintf(src, sizeof src, "%s%s%s", models[m].shared ? t_shared() : "",
+                 models[m].shared ? "/" : "", models[m].src);
         if (!vq_is_dir(src)) {
             T_SKIP("%s is not there", src);
             continue;
@@ -281,8 +304,13 @@ int main(void)
                 T_OK(false, "%s does not convert", src);
                 continue;
             }
-            const subject u = { models[m].name, q_type_info(types[t])->name, types[t] == Q_F32 ? "kvf32" : "kv8", path,
-                                0, VQ_KV_AUTO, { models[m].len[0], models[m].len[1] } };
+            const subject u = { models[m].name,
+                                q_type_info(types[t])->name,
+                                types[t] == Q_F32 ? "kvf32" : "kv8",
+                                path,
+                                0,
+                                VQ_KV_AUTO,
+                                { models[m].len[0], models[m].len[1] } };
             judge(&u, turn);
             vq_unlink(path);
         }

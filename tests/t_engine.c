@@ -1,8 +1,8 @@
 /* t_engine.c - the public interface against golden logits and against itself.
  *
  * Goldens (data/models, ../shared/models): float32 or float64 reference implementations on the
- * stored values; F32 containers must agree within 1e-4 of the largest logit.  Everything else compares
- * one way of computing with another, bit for bit. */
+ * stored values; F32 containers must agree within 1e-4 of the largest logit.  Everything else
+ * compares one way of computing with another, bit for bit. */
 #include "core/base/json.h"
 #include "core/engine/engine.h"
 #include "tests/made.h"
@@ -53,7 +53,8 @@ static vq_status keep_row(void *ctx, size_t pos, const float *logits, vq_err *e)
 }
 
 /* Greedy ids behind a prompt equal want[0..n). */
-static void greedy(vq_engine *eng, const char *name, const id_list *prompt, const int32_t *want, size_t n)
+static void greedy(vq_engine *eng, const char *name, const id_list *prompt, const int32_t *want,
+                   size_t n)
 {
     const vq_session_opts so = { .ignore_eos = true };
     vq_session *s;
@@ -87,19 +88,21 @@ static void one_case(vq_engine *eng, const char *name, const vq_json *j, uint32_
     rows r = { .vocab = vocab, .cap = prompt.n };
     r.v = malloc(prompt.n * vocab * sizeof *r.v);
     T_OK(vq_session_open(&s, eng, NULL, &e) == VQ_OK, "%s", e.msg);
-    T_OK(vq_session_logits_all(s, prompt.v, prompt.n, 0, false, keep_row, &r, &e) == VQ_OK && r.n == prompt.n,
+    T_OK(vq_session_logits_all(s, prompt.v, prompt.n, 0, false, keep_row, &r, &e) == VQ_OK
+             && r.n == prompt.n,
          "%s: %s", name, e.msg);
     const float *last = r.v + (prompt.n - 1) * vocab;
     double worst = 0;
     const uint32_t one = vq_json_get(j, c, "logits_last"), all = vq_json_get(j, c, "logits");
     if (vq_json_is(j, one, VQ_JARR)) worst = distance(j, one, last, vocab);
     size_t i = 0;
-    for (uint32_t v = vq_json_first(j, all); v; v = vq_json_next(j, all, v), i++) {
+    for (uint32_t v = all ? vq_json_first(j, all) : 0; v; v = vq_json_next(j, all, v), i++) {
         const double d = i < prompt.n ? distance(j, v, r.v + i * vocab, vocab) : INFINITY;
         worst = d > worst ? d : worst;
     }
     T_OK(worst <= 1e-4, "%s: %g of the largest logit off", name, worst);
-    T_OK(vq_session_logits(s) && !memcmp(vq_session_logits(s), last, vocab * sizeof *last), "%s: kept logits", name);
+    T_OK(vq_session_logits(s) && !memcmp(vq_session_logits(s), last, vocab * sizeof *last),
+         "%s: kept logits", name);
     vq_session_close(s);
     free(r.v);
     const size_t from = trained ? 0 : prompt.n; /* the other goldens include the prompt */
@@ -119,7 +122,8 @@ static void golden(const char *dir, const char *file, bool yarn_hf, bool tokeniz
     vq_json j;
     vq_err e = { 0 };
     vq_engine *eng;
-    const bool read = vq_file_read(name, 1 << 30, &b, &e) == VQ_OK && vq_json_parse(&j, b.p, b.n, name, &e) == VQ_OK;
+    const bool read = vq_file_read(name, 1 << 30, &b, &e) == VQ_OK
+                      && vq_json_parse(&j, b.p, b.n, name, &e) == VQ_OK;
     T_OK(read, "%s", e.msg);
     const bool converted = read && !temp_convert(path, src, Q_F32, yarn_hf, !tokenizer);
     T_OK(converted, "%s does not convert", src);
@@ -133,7 +137,8 @@ static void golden(const char *dir, const char *file, bool yarn_hf, bool tokeniz
     T_OK(vq_engine_info(eng)->kv == VQ_KV_F32, "float matrices keep a float cache");
     const uint32_t list = vq_json_type(&j, 0) == VQ_JARR ? 0 : vq_json_get(&j, 0, "cases");
     int n = 0;
-    for (uint32_t c = vq_json_first(&j, list); c; c = vq_json_next(&j, list, c), n++) one_case(eng, dir, &j, c);
+    for (uint32_t c = vq_json_first(&j, list); c; c = vq_json_next(&j, list, c), n++)
+        one_case(eng, dir, &j, c);
     T_OK(n > 0, "%s has no cases", name);
     vq_engine_close(eng);
     vq_unlink(path);
@@ -147,15 +152,46 @@ enum { VOCAB = 150, IDS = 140 };
 
 static const made_spec shapes[] = {
     /* nothing a multiple of anything; q/k norm; tied */
-    { .arch = VAQ_QWEN3, .n_layer = 2, .hidden = 80, .n_head = 6, .n_head_kv = 2, .head_dim = 24, .inter = 100,
-      .n_vocab = VOCAB, .n_ids = IDS, .ctx = 1024, .flags = VAQ_F_QK_NORM | VAQ_F_TIED, .seed = 1 },
+    { .arch = VAQ_QWEN3,
+      .n_layer = 2,
+      .hidden = 80,
+      .n_head = 6,
+      .n_head_kv = 2,
+      .head_dim = 24,
+      .inter = 100,
+      .n_vocab = VOCAB,
+      .n_ids = IDS,
+      .ctx = 1024,
+      .flags = VAQ_F_QK_NORM | VAQ_F_TIED,
+      .seed = 1 },
     /* heads smaller than a row group; v of another type */
-    { .arch = VAQ_LLAMA, .n_layer = 2, .hidden = 64, .n_head = 8, .n_head_kv = 4, .head_dim = 8, .inter = 172,
-      .n_vocab = VOCAB, .n_ids = IDS, .ctx = 1024, .v_type = Q_BF16, .seed = 2 },
+    { .arch = VAQ_LLAMA,
+      .n_layer = 2,
+      .hidden = 64,
+      .n_head = 8,
+      .n_head_kv = 4,
+      .head_dim = 8,
+      .inter = 172,
+      .n_vocab = VOCAB,
+      .n_ids = IDS,
+      .ctx = 1024,
+      .v_type = Q_BF16,
+      .seed = 2 },
     /* heads wider than one scale of V; neighbours rotated; large key biases */
-    { .arch = VAQ_QWEN2, .n_layer = 2, .hidden = 192, .n_head = 2, .n_head_kv = 1, .head_dim = 160, .inter = 64,
-      .n_vocab = VOCAB, .n_ids = IDS, .ctx = 1024, .flags = VAQ_F_QKV_BIAS | VAQ_F_ROPE_PAIRS, .k_bias = 900,
-      .v_type = Q_L6, .seed = 3 },
+    { .arch = VAQ_QWEN2,
+      .n_layer = 2,
+      .hidden = 192,
+      .n_head = 2,
+      .n_head_kv = 1,
+      .head_dim = 160,
+      .inter = 64,
+      .n_vocab = VOCAB,
+      .n_ids = IDS,
+      .ctx = 1024,
+      .flags = VAQ_F_QKV_BIAS | VAQ_F_ROPE_PAIRS,
+      .k_bias = 900,
+      .v_type = Q_L6,
+      .seed = 3 },
 };
 
 static int32_t some_id(uint64_t *seed) { return (int32_t)(made_rnd(seed) % IDS); }
@@ -183,8 +219,9 @@ static void all_rows(vq_engine *eng, const int32_t *v, size_t n, int chunk, rows
     r->cap = n;
     r->n = 0;
     r->v = malloc(n * VOCAB * sizeof *r->v);
-    T_OK(!vq_session_open(&s, eng, NULL, &e) && !vq_session_logits_all(s, v, n, chunk, false, keep_row, r, &e), "%s",
-         e.msg);
+    T_OK(!vq_session_open(&s, eng, NULL, &e)
+             && !vq_session_logits_all(s, v, n, chunk, false, keep_row, r, &e),
+         "%s", e.msg);
     vq_session_close(s);
 }
 
@@ -198,7 +235,9 @@ static void ways(void)
 {
     static const int types[] = { Q_F32, Q_F16, Q_BF16, Q_L8, Q_L6, Q_N4, Q_N4S };
     static const vq_kv_type kvs[] = { VQ_KV_INT8, VQ_KV_BF16, VQ_KV_F32 };
-    static const struct { int threads, chunk; } how[] = { { 3, 7 }, { 1, 512 }, { 2, 1 }, { 2, 130 } };
+    static const struct {
+        int threads, chunk;
+    } how[] = { { 3, 7 }, { 1, 512 }, { 2, 1 }, { 2, 130 } };
     enum { N = 300 };
     const char *levels[8];
     const int n_level = q_cpu_levels(levels);
@@ -223,7 +262,8 @@ static void ways(void)
                 eng = open_made(&m, &shapes[sh], types[t], &o);
                 if (!eng) continue;
                 all_rows(eng, v, N, how[turn % 4].chunk, &got);
-                T_OK(same_rows(&want, &got), "shape %zu %s kv %d: %s, %d threads, chunks of %d differ", sh,
+                T_OK(same_rows(&want, &got),
+                     "shape %zu %s kv %d: %s, %d threads, chunks of %d differ", sh,
                      q_type_info(types[t])->name, kv, levels[l], o.threads, how[turn % 4].chunk);
                 free(got.v);
                 vq_engine_close(eng);
@@ -276,7 +316,8 @@ static void forks_and_cuts(void)
     vq_err e = { 0 };
     const vq_engine_opts o = { .threads = 2, .max_sessions = 3, .ctx = 600, .kv = VQ_KV_INT8 };
     vq_engine *eng = open_made(&m, &shapes[0], Q_N4, &o);
-    const vq_session_opts so = { .sampling = { .temperature = 30, .top_p = 1, .seed = 9 }, .ignore_eos = true };
+    const vq_session_opts so = { .sampling = { .temperature = 30, .top_p = 1, .seed = 9 },
+                                 .ignore_eos = true };
     vq_session *a, *b, *c;
     int32_t v[N], first[MORE], id;
     uint64_t seed = 13;
@@ -284,7 +325,8 @@ static void forks_and_cuts(void)
     T_OK(!vq_session_open(&a, eng, &so, &e) && !vq_session_add(a, v, N, &e), "%s", e.msg);
     for (int i = 0; i < MORE; i++) T_OK(next_is(a, &first[i], &e), "%s", e.msg);
 
-    /* A fork of the same prefix draws the same ids; another stream draws others; neither disturbs. */
+    /* A fork of the same prefix draws the same ids; another stream draws others; neither disturbs.
+     */
     T_OK(!vq_session_fork(&b, a, &so, &e), "%s", e.msg);
     T_OK(!vq_session_truncate(b, N, &e), "%s", e.msg);
     vq_session_opts other = so;
@@ -299,7 +341,8 @@ static void forks_and_cuts(void)
     }
     T_OK(same_b == MORE, "the fork drew %d of %d alike", same_b, MORE);
     T_OK(same_c < MORE, "another stream draws other ids");
-    T_OK(vq_session_len(a) == N + MORE && !memcmp(vq_session_ids(a) + N, first, sizeof first), "untouched");
+    T_OK(vq_session_len(a) == N + MORE && !memcmp(vq_session_ids(a) + N, first, sizeof first),
+         "untouched");
     T_OK(vq_session_fork(&b, a, &so, &e) == VQ_ENOFIT, "a fourth session does not fit");
 
     /* Wrong ids appended, computed and cut away leave no trace. */
@@ -307,11 +350,12 @@ static void forks_and_cuts(void)
     for (int i = 0; i < MORE; i++) {
         int32_t wrong[3] = { some_id(&seed), some_id(&seed), some_id(&seed) };
         size_t left;
-        T_OK(!vq_session_add(a, wrong, 3, &e) && !vq_step(eng, &a, 1, 0, &left, &e) && !left, "%s", e.msg);
+        T_OK(!vq_session_add(a, wrong, 3, &e) && !vq_step(eng, &a, 1, 0, &left, &e) && !left, "%s",
+             e.msg);
         T_OK(!vq_session_truncate(a, vq_session_len(a) - 3, &e), "%s", e.msg);
         T_OK(vq_session_logits(a) == NULL, "no stale logits");
-        T_OK(next_is(a, &id, &e) && id == first[i], "draw %d after wrong ids: %d, %d before", i, (int)id,
-             (int)first[i]);
+        T_OK(next_is(a, &id, &e) && id == first[i], "draw %d after wrong ids: %d, %d before", i,
+             (int)id, (int)first[i]);
     }
     vq_session_close(b);
     vq_session_close(c);
@@ -346,10 +390,12 @@ static void batches(void)
             if (mode == 1)
                 while (left && !vq_step(eng, s, S, 0, &left, &e)) {}
             for (int i = 0; i < S; i++) {
-                while (mode == 0 && !vq_session_logits(s[i]) && !vq_step(eng, &s[i], 1, 17, &left, &e)) {}
+                while (mode == 0 && !vq_session_logits(s[i])
+                       && !vq_step(eng, &s[i], 1, 17, &left, &e)) {}
                 if (mode == 0) memcpy(alone[i][k], vq_session_logits(s[i]), sizeof alone[i][k]);
                 else wrong += memcmp(alone[i][k], vq_session_logits(s[i]), sizeof alone[i][k]) != 0;
-                const int more = 1 + (k + i) % 3; /* one to three rows of a sequence in the next pass */
+                const int more =
+                    1 + (k + i) % 3; /* one to three rows of a sequence in the next pass */
                 for (int x = 0; x < more; x++) {
                     const int32_t id = some_id(&seed[i]);
                     vq_session_add(s[i], &id, 1, &e);
@@ -375,7 +421,8 @@ static void not_finite(int type, vq_kv_type kv)
     const int32_t good[] = { 1, 2, 3, 4 }, bad[] = { 5, 6, 77, 7 };
     float want[VOCAB];
     size_t left;
-    T_OK(!vq_session_open(&t, eng, NULL, &e) && !vq_session_add(t, good, 4, &e) && !vq_step(eng, &t, 1, 0, &left, &e),
+    T_OK(!vq_session_open(&t, eng, NULL, &e) && !vq_session_add(t, good, 4, &e)
+             && !vq_step(eng, &t, 1, 0, &left, &e),
          "%s", e.msg);
     memcpy(want, vq_session_logits(t), sizeof want);
     vq_session_close(t);
@@ -384,10 +431,12 @@ static void not_finite(int type, vq_kv_type kv)
         T_OK(!vq_session_add(s[i], i == 1 ? bad : good, 4, &e), "%s", e.msg);
     }
     T_OK(vq_step(eng, s, 3, 0, &left, &e) == VQ_EFAIL, "a bad row must be told");
-    T_OK(strstr(e.msg, "not finite") && strstr(e.msg, "layer 0") && strstr(e.msg, "position 2"), "%s", e.msg);
+    T_OK(strstr(e.msg, "not finite") && strstr(e.msg, "layer 0") && strstr(e.msg, "position 2"),
+         "%s", e.msg);
     T_OK(left == 0, "%zu left", left);
     for (int i = 0; i < 3; i += 2)
-        T_OK(vq_session_logits(s[i]) && !memcmp(vq_session_logits(s[i]), want, sizeof want), "session %d disturbed", i);
+        T_OK(vq_session_logits(s[i]) && !memcmp(vq_session_logits(s[i]), want, sizeof want),
+             "session %d disturbed", i);
     int32_t id;
     T_OK(vq_session_next(s[1], &id, &e) == VQ_EFAIL, "it stays ended");
     T_OK(vq_session_next(s[0], &id, &e) == VQ_OK, "%s", e.msg);
@@ -408,13 +457,15 @@ static void limits(void)
     const vq_engine_opts o = { .threads = 2, .ctx = 20, .max_rows = 4 };
     vq_engine *eng = open_made(&m, &shapes[1], Q_N4, &o);
     const vq_info *in = vq_engine_info(eng);
-    T_OK(in->ctx == 20 && in->max_rows == 4 && in->vocab == VOCAB && in->n_ids == IDS && in->kv == VQ_KV_INT8,
+    T_OK(in->ctx == 20 && in->max_rows == 4 && in->vocab == VOCAB && in->n_ids == IDS
+             && in->kv == VQ_KV_INT8,
          "info: ctx %u", in->ctx);
     T_OK(!in->has_tokenizer && !in->has_template && in->think == -1, "no tokenizer");
     vq_session *s, *t;
     int32_t v[32] = { 0 }, id;
     vq_ids ids = { 0 };
-    T_OK(vq_engine_tokenize(eng, "a", 1, false, &ids, &e) == VQ_EUSAGE, "tokenize without tokenizer");
+    T_OK(vq_engine_tokenize(eng, "a", 1, false, &ids, &e) == VQ_EUSAGE,
+         "tokenize without tokenizer");
     T_OK(!vq_session_open(&s, eng, NULL, &e), "%s", e.msg);
     T_OK(vq_session_open(&t, eng, NULL, &e) == VQ_ENOFIT && !t, "a second session");
     T_OK(vq_session_next(s, &id, &e) == VQ_EUSAGE, "nothing to go on from");
@@ -429,7 +480,8 @@ static void limits(void)
     T_OK(!vq_session_add(s, v, 17, &e), "%s", e.msg);
     size_t at = 8;
     vq_session_on_prefill(s, stop_at, &at);
-    T_OK(vq_session_next(s, &id, &e) == VQ_EINTR && vq_session_len(s) == 17, "interrupted by the callback");
+    T_OK(vq_session_next(s, &id, &e) == VQ_EINTR && vq_session_len(s) == 17,
+         "interrupted by the callback");
     vq_session_on_prefill(s, NULL, NULL);
     vq_engine_stop(eng);
     T_OK(vq_session_next(s, &id, &e) == VQ_EINTR && vq_session_len(s) == 17, "stopped");
@@ -442,8 +494,10 @@ static void limits(void)
     T_OK(n <= 3 && vq_session_len(s) <= 20, "%d drawn", n);
     T_OK(vq_session_next(s, &id, &e) == VQ_EUSAGE, "finished");
     T_OK(vq_session_truncate(s, 21, &e) == VQ_EUSAGE, "cut to more");
-    T_OK(!vq_session_truncate(s, 0, &e) && !vq_session_finished(s) && !vq_session_logits(s), "%s", e.msg);
-    T_OK(!vq_session_add(s, v, 20, &e) && vq_session_next(s, &id, &e) == VQ_ENOFIT, "a prompt that fills the context");
+    T_OK(!vq_session_truncate(s, 0, &e) && !vq_session_finished(s) && !vq_session_logits(s), "%s",
+         e.msg);
+    T_OK(!vq_session_add(s, v, 20, &e) && vq_session_next(s, &id, &e) == VQ_ENOFIT,
+         "a prompt that fills the context");
     vq_session_close(s);
 
     const vq_session_opts two = { .max_new = 2, .ignore_eos = true };
@@ -459,7 +513,8 @@ static void limits(void)
 
     const vq_engine_opts none = { .cpu = "nosuch" }, wide = { .threads = 5000 };
     T_OK(!made_open(&m, &shapes[1]), "made");
-    T_OK(vq_engine_open_file(&eng, m.file, &none, &e) == VQ_EUSAGE && !eng && strstr(e.msg, "ref"), "%s", e.msg);
+    T_OK(vq_engine_open_file(&eng, m.file, &none, &e) == VQ_EUSAGE && !eng && strstr(e.msg, "ref"),
+         "%s", e.msg);
     m.file = NULL;
     made_close(&m);
     T_OK(!made_open(&m, &shapes[1]), "made");
@@ -500,7 +555,9 @@ static void text(void)
         return;
     }
     const vq_info *in = vq_engine_info(eng);
-    T_OK(in->has_tokenizer && in->has_template && in->think >= 0 && in->end_think >= 0 && in->opens_think, "info");
+    T_OK(in->has_tokenizer && in->has_template && in->think >= 0 && in->end_think >= 0
+             && in->opens_think,
+         "info");
     const vq_message q = { .role = VQ_USER, .content = vq_str_c("What is 2 + 3?") };
     vq_ids ids = { 0 };
     T_OK(vq_engine_render(eng, &q, 1, NULL, &ids, NULL, &e) == VQ_OK, "%s", e.msg);
@@ -512,16 +569,20 @@ static void text(void)
     T_OK(vq_session_finished(s) == VQ_FINISH_STOP, "answers: %s", e.msg);
     vq_buf part[2] = { { 0 }, { 0 } };
     put_all(eng, true, made_ids.v, made_ids.n, part);
-    T_OK(part[0].n && part[1].n && part[0].p[0] != '\n' && part[1].p[0] != '\n', "two parts without newlines before");
-    T_OK(part[1].p && strstr(part[1].p, "\\boxed{5}"), "2 + 3: %s", part[1].p ? part[1].p : "nothing");
-    T_OK(part[0].p && !strstr(part[0].p, "think>") && !strstr(part[1].p, "think>"), "marks are not printed");
+    T_OK(part[0].n && part[1].n && part[0].p[0] != '\n' && part[1].p[0] != '\n',
+         "two parts without newlines before");
+    T_OK(part[1].p && strstr(part[1].p, "\\boxed{5}"), "2 + 3: %s",
+         part[1].p ? part[1].p : "nothing");
+    T_OK(part[0].p && !strstr(part[0].p, "think>") && !strstr(part[1].p, "think>"),
+         "marks are not printed");
 
     /* Without the opening mark in the prompt the answer comes first; marks switch. */
     vq_buf two[2] = { { 0 }, { 0 } };
     int32_t v[8] = { ids.v[2], in->think, ids.v[3], in->end_think, ids.v[4], in->eos };
     put_all(eng, false, v, 6, two);
-    T_OK(two[0].n == vq_engine_piece(eng, ids.v[3]).n && two[1].n >= vq_engine_piece(eng, ids.v[2]).n, "%zu %zu",
-         two[0].n, two[1].n);
+    T_OK(two[0].n == vq_engine_piece(eng, ids.v[3]).n
+             && two[1].n >= vq_engine_piece(eng, ids.v[2]).n,
+         "%zu %zu", two[0].n, two[1].n);
     for (int i = 0; i < 2; i++) {
         vq_buf_clear(&part[i]);
         vq_buf_clear(&two[i]);

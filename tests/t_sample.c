@@ -1,4 +1,5 @@
-/* t_sample.c - drawing ids: Philox against its paper, the banded walk against a full sort, edge cases. */
+/* t_sample.c - drawing ids: Philox against its paper, the banded walk against a full sort, edge
+ * cases. */
 #include "core/engine/sample.h"
 #include "core/base/mem.h"
 #include "tests/test.h"
@@ -14,10 +15,14 @@ static uint32_t rnd(uint64_t *s)
 static void philox(void)
 {
     /* Known answers of the Random123 distribution, philox4x32-10. */
-    static const struct { uint32_t c[4], k[2], out[4]; } kat[] = {
+    static const struct { uint32_t c[4], k[2], out[4];
+    } kat[] = {
         { { 0, 0, 0, 0 }, { 0, 0 }, { 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8 } },
-        { { ~0u, ~0u, ~0u, ~0u }, { ~0u, ~0u }, { 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd } },
-        { { 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344 }, { 0xa4093822, 0x299f31d0 },
+        { { ~0u, ~0u, ~0u, ~0u },
+          { ~0u, ~0u },
+          { 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd } },
+        { { 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344 },
+          { 0xa4093822, 0x299f31d0 },
           { 0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1 } },
     };
     for (size_t i = 0; i < sizeof kat / sizeof kat[0]; i++) {
@@ -35,7 +40,8 @@ static int by_rule(const void *a, const void *b)
 }
 
 /* exact.md 5, word for word, over a full sort. */
-static int32_t plain(const q_kern *k, const float *x, int n, const vq_sampling *o, uint32_t position)
+static int32_t plain(const q_kern *k, const float *x, int n, const vq_sampling *o,
+                     uint32_t position)
 {
     const int best = k->argmax(x, n);
     const float t = (float)o->temperature;
@@ -45,7 +51,8 @@ static int32_t plain(const q_kern *k, const float *x, int n, const vq_sampling *
     const double sum = k->softmax(p, x, n, x[best], t);
     for (int i = 0; i < n; i++) v[i] = (pair){ p[i], i };
     qsort(v, (size_t)n, sizeof *v, by_rule);
-    const uint32_t c4[4] = { position, o->stream, 0, 0 }, k2[2] = { (uint32_t)o->seed, (uint32_t)(o->seed >> 32) };
+    const uint32_t c4[4] = { position, o->stream, 0, 0 },
+                   k2[2] = { (uint32_t)o->seed, (uint32_t)(o->seed >> 32) };
     uint32_t r[4];
     vq_philox(r, c4, k2);
     const double u = r[0] * 0x1p-32;
@@ -67,7 +74,8 @@ static int32_t plain(const q_kern *k, const float *x, int n, const vq_sampling *
 static void against_plain(const q_kern *k)
 {
     enum { N = 3000 };
-    static const double temps[] = { 0, 0.6, 1, 3.7, 0.01, 1e-30 }, tops[] = { 0, 0.1, 0.95, 0.999999, 1, 2 };
+    static const double temps[] = { 0, 0.6, 1, 3.7, 0.01, 1e-30 },
+                        tops[] = { 0, 0.1, 0.95, 0.999999, 1, 2 };
     static float x[N];
     uint64_t seed = 5;
     vq_sampler s;
@@ -76,11 +84,12 @@ static void against_plain(const q_kern *k)
     for (int shape = 0; shape < 5; shape++) {
         for (int i = 0; i < N; i++) {
             const float r = (float)(rnd(&seed) & 0xffff) / 65536.0f;
-            x[i] = shape == 0 ? 20 * r                       /* spread */
-                 : shape == 1 ? 1.5f                         /* all equal: only the order of ids decides */
-                 : shape == 2 ? (float)(int)(8 * r)          /* many ties */
-                 : shape == 3 ? -100 * r                     /* tails that underflow */
-                              : i % 1000 == 7 ? 30 : r;      /* a few peaks of equal height */
+            x[i] = shape == 0      ? 20 * r /* spread */
+                   : shape == 1    ? 1.5f   /* all equal: only the order of ids decides */
+                   : shape == 2    ? (float)(int)(8 * r) /* many ties */
+                   : shape == 3    ? -100 * r            /* tails that underflow */
+                   : i % 1000 == 7 ? 30
+                                   : r; /* a few peaks of equal height */
         }
         for (size_t t = 0; t < sizeof temps / sizeof temps[0]; t++)
             for (size_t p = 0; p < sizeof tops / sizeof tops[0]; p++)

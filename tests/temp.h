@@ -11,11 +11,13 @@
 static inline void temp_name(char out[256], const char *ext)
 {
     const char *dir = getenv("TMPDIR");
-    snprintf(out, 256, "%s/vq_test_%016llx%s", dir && *dir ? dir : "/tmp", (unsigned long long)vq_random64(), ext);
+    snprintf(out, 256, "%s/vq_test_%016llx%s", dir && *dir ? dir : "/tmp",
+             (unsigned long long)vq_random64(), ext);
 }
 
 /* 0 and the name of a new container, to be removed with vq_unlink. */
-static inline int temp_convert(char path[256], const char *src, int type, bool yarn_hf, bool no_tokenizer)
+static inline int temp_convert(char path[256], const char *src, int type, bool yarn_hf,
+                               bool no_tokenizer)
 {
     vq_err e = { 0 };
     cv_report r = { 0 };

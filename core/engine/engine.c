@@ -28,8 +28,8 @@ static vq_status choose_kernels(q_kern *k, const char *cpu, vq_err *e)
     const int n = q_cpu_levels(names);
     vq_buf have = { 0 };
     for (int i = 0; i < n; i++) vq_buf_printf(&have, "%s%s", i ? ", " : "", names[i]);
-    const vq_status s = vq_fail(e, VQ_EUSAGE, "no kernels '%s' in this build or CPU; there are: %s", cpu,
-                                have.p ? have.p : "none");
+    const vq_status s = vq_fail(e, VQ_EUSAGE, "no kernels '%s' in this build or CPU; there are: %s",
+                                cpu, have.p ? have.p : "none");
     vq_buf_clear(&have);
     return s;
 }
@@ -46,12 +46,13 @@ static int32_t mark_id(const vq_engine *eng, const char *s)
     return eng->tok ? vq_tok_added(eng->tok, s, strlen(s)) : -1;
 }
 
-/* DeepSeek's advice: the answer starts with the thoughts.  Templates before February 2025 leave that to
- * the model, which sometimes skips them; the 0528 models need no forcing and ChatML is not theirs. */
+/* DeepSeek's advice: the answer starts with the thoughts.  Templates before February 2025 leave
+ * that to the model, which sometimes skips them; the 0528 models need no forcing and ChatML is not
+ * theirs. */
 static bool forces_think(uint32_t template_id)
 {
-    return template_id == VAQ_TPL_R1_2501 || template_id == VAQ_TPL_R1_2502 || template_id == VAQ_TPL_DISTILL
-        || template_id == VAQ_TPL_DISTILL_2501;
+    return template_id == VAQ_TPL_R1_2501 || template_id == VAQ_TPL_R1_2502
+           || template_id == VAQ_TPL_DISTILL || template_id == VAQ_TPL_DISTILL_2501;
 }
 
 static vq_chat_opts chat_opts(const vq_engine *eng, const vq_render_opts *o)
@@ -66,21 +67,42 @@ static vq_status fill_info(vq_engine *eng, vq_err *e)
     const vq_file *f = eng->file;
     const vaq_config *c = f->config;
     const vq_str name = vq_file_meta(f, "name");
-    if (name.p && !(eng->name = vq_strndup(name.p, name.n))) return vq_fail(e, VQ_ENOMEM, "%s: out of memory", f->path);
-    const vq_kv_type kv[] = { [Q_KV_F32] = VQ_KV_F32, [Q_KV_BF16] = VQ_KV_BF16, [Q_KV_8] = VQ_KV_INT8 };
+    if (name.p && !(eng->name = vq_strndup(name.p, name.n)))
+        return vq_fail(e, VQ_ENOMEM, "%s: out of memory", f->path);
+    const vq_kv_type kv[] = {
+        [Q_KV_F32] = VQ_KV_F32, [Q_KV_BF16] = VQ_KV_BF16, [Q_KV_8] = VQ_KV_INT8
+    };
     vq_info *i = &eng->info;
     *i = (vq_info){
-        .path = f->path, .arch = vq_arch_name(c->arch), .name = eng->name,
-        .template_name = vq_template_name(c->template_id), .cpu = eng->kern.level, .threads = eng->plan.threads,
-        .params = eng->model.params, .bytes = f->header->file_size,
-        .layers = eng->model.n_layer, .hidden = eng->model.hidden, .heads = eng->model.n_head,
-        .kv_heads = eng->model.n_kv, .vocab = eng->model.n_vocab, .n_ids = eng->model.n_ids,
-        .ctx_model = c->ctx, .ctx = eng->plan.ctx, .max_rows = (uint32_t)eng->plan.max_rows,
-        .kv = kv[eng->plan.kv_type], .has_tokenizer = eng->tok != NULL,
+        .path = f->path,
+        .arch = vq_arch_name(c->arch),
+        .name = eng->name,
+        .template_name = vq_template_name(c->template_id),
+        .cpu = eng->kern.level,
+        .threads = eng->plan.threads,
+        .params = eng->model.params,
+        .bytes = f->header->file_size,
+        .layers = eng->model.n_layer,
+        .hidden = eng->model.hidden,
+        .heads = eng->model.n_head,
+        .kv_heads = eng->model.n_kv,
+        .vocab = eng->model.n_vocab,
+        .n_ids = eng->model.n_ids,
+        .ctx_model = c->ctx,
+        .ctx = eng->plan.ctx,
+        .max_rows = (uint32_t)eng->plan.max_rows,
+        .kv = kv[eng->plan.kv_type],
+        .has_tokenizer = eng->tok != NULL,
         .has_template = eng->tok && c->template_id != VAQ_TPL_NONE,
-        .bos = c->bos, .eos = c->eos, .think = mark_id(eng, "<think>"), .end_think = mark_id(eng, "</think>"),
-        .temperature = c->temperature, .top_p = c->top_p, .kv_bytes = eng->plan.kv_bytes,
-        .scratch_bytes = eng->plan.scratch_bytes + eng->plan.session_bytes, .arith = (int)f->header->arith,
+        .bos = c->bos,
+        .eos = c->eos,
+        .think = mark_id(eng, "<think>"),
+        .end_think = mark_id(eng, "</think>"),
+        .temperature = c->temperature,
+        .top_p = c->top_p,
+        .kv_bytes = eng->plan.kv_bytes,
+        .scratch_bytes = eng->plan.scratch_bytes + eng->plan.session_bytes,
+        .arith = (int)f->header->arith,
     };
     i->opens_think = vq_engine_render_opens_think(eng, NULL);
     return VQ_OK;
@@ -95,21 +117,25 @@ static vq_status set_up(vq_engine *eng, const vq_engine_opts *o, vq_err *e)
         .max_sessions = o->max_sessions > 0 ? o->max_sessions : 1,
         .ctx = o->ctx, .kv_type = cache_type(o, &eng->model), .available = vq_mem_available(),
     };
-    if (want.threads > THREADS_MOST || want.max_rows > ROWS_MOST || want.max_sessions > SESSIONS_MOST)
-        return vq_fail(e, VQ_EUSAGE, "at most %d threads, %d rows and %d sessions", THREADS_MOST, ROWS_MOST,
-                       SESSIONS_MOST);
+    if (want.threads > THREADS_MOST || want.max_rows > ROWS_MOST
+        || want.max_sessions > SESSIONS_MOST)
+        return vq_fail(e, VQ_EUSAGE, "at most %d threads, %d rows and %d sessions", THREADS_MOST,
+                       ROWS_MOST, SESSIONS_MOST);
     vq_status s = vq_plan_make(&eng->plan, &eng->model, &want, e);
     if (!s) s = vq_kv_layout(&eng->kv, &eng->model, want.kv_type, e);
     if (!s) s = vq_kv_alloc(&eng->kv, eng->plan.n_block, e);
     if (!s) s = vq_pool_new(&eng->pool, want.threads, e);
-    if (!s) s = vq_fw_new(&eng->fw, &eng->model, &eng->kern, eng->pool, &eng->kv, &eng->plan, &eng->stop, e);
+    if (!s)
+        s = vq_fw_new(&eng->fw, &eng->model, &eng->kern, eng->pool, &eng->kv, &eng->plan,
+                      &eng->stop, e);
     if (!s) s = vq_sampler_init(&eng->sampler, eng->model.n_ids, e);
     if (s) return s;
     const size_t sessions = (size_t)want.max_sessions;
     eng->row = vq_calloc((size_t)eng->plan.max_rows, sizeof *eng->row);
     eng->slot = vq_calloc(sessions, sizeof *eng->slot);
     eng->logits = vq_aligned(64, sessions * (size_t)eng->model.n_vocab * sizeof(float));
-    if (!eng->row || !eng->slot || !eng->logits) return vq_fail(e, VQ_ENOMEM, "%s: out of memory", eng->file->path);
+    if (!eng->row || !eng->slot || !eng->logits)
+        return vq_fail(e, VQ_ENOMEM, "%s: out of memory", eng->file->path);
     return VQ_OK;
 }
 
@@ -171,14 +197,19 @@ uint64_t vq_engine_kv_bytes(const vq_engine *eng) { return vq_kv_position_bytes(
 
 /* Relaxed stores to a lock-free int: allowed in a signal handler. */
 void vq_engine_stop(vq_engine *eng) { atomic_store_explicit(&eng->stop, 1, memory_order_relaxed); }
-void vq_engine_resume(vq_engine *eng) { atomic_store_explicit(&eng->stop, 0, memory_order_relaxed); }
+void vq_engine_resume(vq_engine *eng)
+{
+    atomic_store_explicit(&eng->stop, 0, memory_order_relaxed);
+}
 
 /* ---- text ---- */
 
-vq_status vq_engine_tokenize(const vq_engine *eng, const char *s, size_t n, bool special, vq_ids *out, vq_err *e)
+vq_status vq_engine_tokenize(const vq_engine *eng, const char *s, size_t n, bool special,
+                             vq_ids *out, vq_err *e)
 {
     if (!eng->tok)
-        return vq_fail(e, VQ_EUSAGE, "%s: has no tokenizer; give the prompt as ids", eng->file->path);
+        return vq_fail(e, VQ_EUSAGE, "%s: has no tokenizer; give the prompt as ids",
+                       eng->file->path);
     return vq_tok_encode(eng->tok, s, n, special, out, e);
 }
 
@@ -187,12 +218,13 @@ vq_str vq_engine_piece(const vq_engine *eng, int32_t id)
     return eng->tok ? vq_tok_bytes(eng->tok, id) : (vq_str){ NULL, 0 };
 }
 
-vq_status vq_engine_render(const vq_engine *eng, const vq_message *m, size_t n, const vq_render_opts *o, vq_ids *ids,
-                           vq_buf *text, vq_err *e)
+vq_status vq_engine_render(const vq_engine *eng, const vq_message *m, size_t n,
+                           const vq_render_opts *o, vq_ids *ids, vq_buf *text, vq_err *e)
 {
     if (!eng->info.has_template)
         return vq_fail(e, VQ_EUSAGE, "%s: has no %s; give the prompt as %s", eng->file->path,
-                       eng->tok ? "chat template" : "tokenizer", eng->tok ? "raw text (--raw)" : "ids");
+                       eng->tok ? "chat template" : "tokenizer",
+                       eng->tok ? "raw text (--raw)" : "ids");
     const vq_chat_opts c = chat_opts(eng, o);
     return vq_chat_render(eng->tok, &c, m, n, ids, text, e);
 }

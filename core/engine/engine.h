@@ -5,12 +5,13 @@
 #include "core/file/file.h"
 #include "core/vaquita.h"
 
-/* vq_engine_open on a file that is open already.  Takes f over: closed with the engine, and also on failure. */
+/* vq_engine_open on a file that is open already.  Takes f over: closed with the engine, and also on
+ * failure. */
 vq_status vq_engine_open_file(vq_engine **out, vq_file *f, const vq_engine_opts *o, vq_err *e);
 /* Cache bytes that one position adds: what a decode step reads per cached position. */
 uint64_t vq_engine_kv_bytes(const vq_engine *eng);
-/* Lengthens an idle session to n ids without computing them: the cache holds arbitrary finite values.
- * For measuring decode at a depth. */
+/* Lengthens an idle session to n ids without computing them: the cache holds arbitrary finite
+ * values. For measuring decode at a depth. */
 vq_status vq_session_pad(vq_session *s, size_t n, vq_err *e);
 
 #endif

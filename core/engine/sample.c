@@ -15,7 +15,9 @@
 vq_status vq_sampler_init(vq_sampler *s, int n_ids, vq_err *e)
 {
     const size_t n = (size_t)n_ids;
-    *s = (vq_sampler){ .n_ids = n_ids, .p = vq_calloc(n, sizeof *s->p), .cand = vq_calloc(n, sizeof *s->cand),
+    *s = (vq_sampler){ .n_ids = n_ids,
+                       .p = vq_calloc(n, sizeof *s->p),
+                       .cand = vq_calloc(n, sizeof *s->cand),
                        .spare = vq_calloc(n, sizeof *s->spare) };
     if (s->p && s->cand && s->spare) return VQ_OK;
     vq_sampler_clear(s);
@@ -33,7 +35,8 @@ void vq_sampler_clear(vq_sampler *s)
 vq_status vq_sampling_check(const vq_sampling *o, vq_err *e)
 {
     if (!(o->temperature >= 0) || !(o->temperature <= 3.4e38))
-        return vq_fail(e, VQ_EUSAGE, "temperature %g: must be finite and not negative", o->temperature);
+        return vq_fail(e, VQ_EUSAGE, "temperature %g: must be finite and not negative",
+                       o->temperature);
     if (!(o->top_p >= 0) || isinf(o->top_p))
         return vq_fail(e, VQ_EUSAGE, "top-p %g: must be finite and not negative", o->top_p);
     return VQ_OK;
@@ -41,7 +44,8 @@ vq_status vq_sampling_check(const vq_sampling *o, vq_err *e)
 
 void vq_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2])
 {
-    uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0], k1 = key[1];
+    uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0],
+             k1 = key[1];
     for (int i = 0; i < 10; i++) {
         const uint64_t a = (uint64_t)0xd2511f53u * c0, b = (uint64_t)0xcd9e8d57u * c2;
         c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
@@ -64,7 +68,8 @@ static float value(uint32_t bits)
     return f;
 }
 
-/* Descending by bits (positive floats order as their bits), stable: least significant byte first. */
+/* Descending by bits (positive floats order as their bits), stable: least significant byte first.
+ */
 static void sort(vq_cand *v, vq_cand *tmp, int n)
 {
     if (n <= 32) {
@@ -124,7 +129,8 @@ static int32_t draw(vq_sampler *s, float sum, double top_p, double u)
     return s->cand[n - 1].id; /* u < 1, so c = kept > u * kept ended the loop */
 }
 
-int32_t vq_sample(vq_sampler *s, const q_kern *k, const float *logits, const vq_sampling *o, uint32_t position)
+int32_t vq_sample(vq_sampler *s, const q_kern *k, const float *logits, const vq_sampling *o,
+                  uint32_t position)
 {
     const float t = (float)o->temperature;
     const int best = k->argmax(logits, s->n_ids);

@@ -18,7 +18,8 @@ void vq_sampler_clear(vq_sampler *s);
 
 /* The id at `position` of a sequence.  logits: (n_ids) finite.  A pure function of its arguments;
  * allocates nothing. */
-int32_t vq_sample(vq_sampler *s, const q_kern *k, const float *logits, const vq_sampling *o, uint32_t position);
+int32_t vq_sample(vq_sampler *s, const q_kern *k, const float *logits, const vq_sampling *o,
+                  uint32_t position);
 
 /* VQ_EUSAGE naming the parameter that is not finite or negative. */
 vq_status vq_sampling_check(const vq_sampling *o, vq_err *e);

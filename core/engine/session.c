@@ -1,8 +1,9 @@
 /* session.c - sequences: what is queued, what is computed, what comes next.
  *
  * A session's ids are one array; ids[0..done) are in the cache, ids[done..n) are queued.  Every
- * computation is a pass over a list of rows made of the queued ids of one or many sessions, and only
- * a pass that succeeds moves `done`: an interrupted or failed one leaves its sessions as they were. */
+ * computation is a pass over a list of rows made of the queued ids of one or many sessions, and
+ * only a pass that succeeds moves `done`: an interrupted or failed one leaves its sessions as they
+ * were. */
 #include "core/base/mem.h"
 #include "core/engine/private.h"
 
@@ -30,7 +31,8 @@ vq_status vq_session_open(vq_session **out, vq_engine *eng, const vq_session_opt
     s->o = *o;
     s->logits = eng->logits + (size_t)slot * (size_t)eng->model.n_vocab;
     st = vq_seq_init(&s->seq, eng->plan.ctx, e);
-    if (!st && !(s->ids = vq_calloc(eng->plan.ctx, sizeof *s->ids))) st = vq_fail(e, VQ_ENOMEM, "out of memory");
+    if (!st && !(s->ids = vq_calloc(eng->plan.ctx, sizeof *s->ids)))
+        st = vq_fail(e, VQ_ENOMEM, "out of memory");
     eng->slot[slot] = s;
     if (st) {
         vq_session_close(s);
@@ -54,8 +56,11 @@ static vq_status check_alive(const vq_session *s, vq_err *e)
     if (!s->bad) return VQ_OK;
     char where[64];
     vq_bad_text(where, s->bad);
-    return vq_fail(e, VQ_EFAIL, "%s: a value was not finite (%s, position %zu); this sequence is ended. The file may "
-                                "be damaged: vaquita verify", s->eng->file->path, where, s->bad_pos);
+    return vq_fail(
+        e, VQ_EFAIL,
+        "%s: a value was not finite (%s, position %zu); this sequence is ended. The file may "
+        "be damaged: vaquita verify",
+        s->eng->file->path, where, s->bad_pos);
 }
 
 vq_status vq_session_fork(vq_session **out, vq_session *s, const vq_session_opts *o, vq_err *e)
@@ -69,7 +74,8 @@ vq_status vq_session_fork(vq_session **out, vq_session *s, const vq_session_opts
     t->n = s->n;
     t->done = s->done;
     t->has_logits = s->has_logits;
-    if (t->has_logits) memcpy(t->logits, s->logits, (size_t)s->eng->model.n_vocab * sizeof *t->logits);
+    if (t->has_logits)
+        memcpy(t->logits, s->logits, (size_t)s->eng->model.n_vocab * sizeof *t->logits);
     vq_seq_share(&s->eng->kv, &t->seq, &s->seq, (uint32_t)s->done);
     return VQ_OK;
 }
@@ -79,9 +85,10 @@ static vq_status append(vq_session *s, const int32_t *ids, size_t n, vq_err *e)
     const vq_engine *eng = s->eng;
     const size_t ctx = eng->plan.ctx;
     if (n > ctx - s->n)
-        return vq_fail(e, VQ_ENOFIT, "%zu ids and %zu more are longer than the context of %zu positions: take a "
-                                     "larger --ctx (the model takes %u) or a shorter prompt", s->n, n, ctx,
-                       eng->info.ctx_model);
+        return vq_fail(e, VQ_ENOFIT,
+                       "%zu ids and %zu more are longer than the context of %zu positions: take a "
+                       "larger --ctx (the model takes %u) or a shorter prompt",
+                       s->n, n, ctx, eng->info.ctx_model);
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= eng->model.n_vocab)
             return vq_fail(e, VQ_EUSAGE, "id %d is not in the vocabulary (0 to %d)", (int)ids[i],
@@ -154,7 +161,8 @@ static vq_status run_pass(vq_engine *eng, int n, vq_err *e)
     const vq_status st = vq_fw_run(eng->fw, eng->row, n, e);
     vq_noalloc_leave();
     if (!st && vq_map_hurt(&eng->file->map))
-        return vq_fail(e, VQ_EFORMAT, "%s: the file changed or was cut while in use", eng->file->path);
+        return vq_fail(e, VQ_EFORMAT, "%s: the file changed or was cut while in use",
+                       eng->file->path);
     return st;
 }
 
@@ -201,14 +209,16 @@ void vq_session_on_prefill(vq_session *s, vq_prefill_fn *fn, void *ctx)
 
 static vq_status tell(const vq_session *s, size_t done, size_t total, vq_err *e)
 {
-    if (s->prefill && s->prefill(s->prefill_ctx, done, total)) return vq_fail(e, VQ_EINTR, "interrupted");
+    if (s->prefill && s->prefill(s->prefill_ctx, done, total))
+        return vq_fail(e, VQ_EINTR, "interrupted");
     return VQ_OK;
 }
 
-/* Computes what is queued; after a cut there may be no logits of the last id: then that one again. */
+/* Computes what is queued; after a cut the last id has no logits: then that one again. */
 static vq_status catch_up(vq_session *s, vq_err *e)
 {
-    if (s->n == 0) return vq_fail(e, VQ_EUSAGE, "the sequence is empty: there is nothing to go on from");
+    if (s->n == 0)
+        return vq_fail(e, VQ_EUSAGE, "the sequence is empty: there is nothing to go on from");
     if (s->n == s->done && !s->has_logits) s->done--;
     const size_t from = s->done, total = s->n - from;
     while (s->done < s->n) {
@@ -241,8 +251,8 @@ vq_status vq_session_next(vq_session *s, int32_t *id, vq_err *e)
     if (st) return st;
     if (s->finish) return vq_fail(e, VQ_EUSAGE, "the sequence is finished");
     if (s->n == s->eng->plan.ctx)
-        return vq_fail(e, VQ_ENOFIT, "the prompt fills the context of %u positions: take a larger --ctx or a shorter "
-                                     "prompt", s->eng->plan.ctx);
+        return vq_fail(e, VQ_ENOFIT, "the prompt fills the context of %u positions: take a larger "
+                                     "--ctx or a shorter prompt", s->eng->plan.ctx);
     st = catch_up(s, e);
     if (!st) st = vq_session_sample(s, id, e);
     if (!st) st = append(s, id, 1, e);
@@ -275,14 +285,16 @@ static vq_status give_rows(vq_session *s, float *buf, vq_logits_fn *row, void *c
         vq_fw_head(eng->fw, i, m, buf, vocab);
         take_rows(s, eng->row);
         vq_status st = check_alive(s, e);
-        for (int j = 0; !st && j < m; j++) st = row(ctx, eng->row[i + j].pos, buf + (size_t)j * vocab, e);
+        for (int j = 0; !st && j < m; j++)
+            st = row(ctx, eng->row[i + j].pos, buf + (size_t)j * vocab, e);
         if (st) return st;
         if (i + m == n) memcpy(s->logits, buf + (size_t)(m - 1) * vocab, vocab * sizeof *buf);
     }
     return VQ_OK;
 }
 
-static vq_status all_logits(vq_session *s, int chunk, float *buf, vq_logits_fn *row, void *ctx, vq_err *e)
+static vq_status all_logits(vq_session *s, int chunk, float *buf, vq_logits_fn *row, void *ctx,
+                            vq_err *e)
 {
     vq_engine *eng = s->eng;
     const size_t from = s->done, total = s->n - from;
@@ -303,8 +315,8 @@ static vq_status all_logits(vq_session *s, int chunk, float *buf, vq_logits_fn *
     return buf ? VQ_OK : row(ctx, s->n - 1, s->logits, e);
 }
 
-vq_status vq_session_logits_all(vq_session *s, const int32_t *ids, size_t n, int chunk, bool last_only, vq_logits_fn *row,
-                                void *ctx, vq_err *e)
+vq_status vq_session_logits_all(vq_session *s, const int32_t *ids, size_t n, int chunk,
+                                bool last_only, vq_logits_fn *row, void *ctx, vq_err *e)
 {
     const size_t before = s->n;
     vq_status st = check_alive(s, e);
@@ -330,9 +342,10 @@ vq_status vq_session_pad(vq_session *s, size_t n, vq_err *e)
     if (n < s->n || s->done < s->n || n > eng->plan.ctx)
         return vq_fail(e, VQ_EUSAGE, "cannot pad %zu ids to %zu", s->n, n);
     const int first = s->seq.n;
-    if (!vq_seq_reserve(&eng->kv, &s->seq, (uint32_t)s->n, (uint32_t)n)) return vq_fail(e, VQ_ENOFIT, "the cache is full");
-    /* Written, not left as untouched zero pages: those would be read from cache, not from memory.  Bytes
-     * of 1 are valid codes and, as floats, tiny and positive. */
+    if (!vq_seq_reserve(&eng->kv, &s->seq, (uint32_t)s->n, (uint32_t)n))
+        return vq_fail(e, VQ_ENOFIT, "the cache is full");
+    /* Written, not left as untouched zero pages: those would be read from cache, not from memory.
+     * Bytes of 1 are valid codes and, as floats, tiny and positive. */
     for (int i = first; i < s->seq.n; i++)
         memset(eng->kv.mem + (size_t)s->seq.block[i] * eng->kv.block_bytes, 1, eng->kv.block_bytes);
     memset(s->ids + s->n, 0, (n - s->n) * sizeof *s->ids);

@@ -1,9 +1,9 @@
 /* stream.c - text of generated ids as it arrives, thoughts and answer apart.
  *
  * Where <think> and </think> are added tokens they are recognised by id; a tokenizer without them
- * spells them in pieces, then they are found in the text and what may still become a mark is held back.
- * Either way text waits in `held` until it surely belongs to the current part, and one call takes
- * text of one part only: what follows a mark in the same id comes with the next call. */
+ * spells them in pieces, then they are found in the text and what may still become a mark is held
+ * back. Either way text waits in `held` until it surely belongs to the current part, and one call
+ * takes text of one part only: what follows a mark in the same id comes with the next call. */
 #include "core/base/mem.h"
 #include "core/engine/private.h"
 

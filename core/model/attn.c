@@ -27,7 +27,9 @@ void vq_attn_prepare(vq_fw *fw)
                && fw->row[i + n].pos == fw->row[i].pos + (uint32_t)n)
             n++;
         vq_rowblock *b = &fw->rb[fw->n_rb++];
-        *b = (vq_rowblock){ .row0 = i, .n = n, .pos0 = fw->row[i].pos, .job0 = jobs, .part0 = slots };
+        *b = (vq_rowblock){
+            .row0 = i, .n = n, .pos0 = fw->row[i].pos, .job0 = jobs, .part0 = slots
+        };
         b->pieces = (int)((b->pos0 + (uint32_t)n - 1) / Q_PIECE) + 1;
         if (b->pieces > fw->max_pieces) fw->max_pieces = b->pieces;
         jobs += m->n_kv * b->pieces;
@@ -43,8 +45,8 @@ void vq_attn_prepare(vq_fw *fw)
 /* ---- A ---- */
 
 /* th->y (m, n) = rows r0.. of w times the input, plus bias. */
-static float *project(vq_fw *fw, int thread, const vq_matrix *w, const float *bias, int r0, int n, const vq_in *in,
-                      int m0, int m)
+static float *project(vq_fw *fw, int thread, const vq_matrix *w, const float *bias, int r0, int n,
+                      const vq_in *in, int m0, int m)
 {
     float *y = fw->th[thread].y;
     vq_mul(fw, thread, w, r0, n, in, m0, m, y, (size_t)n);
@@ -66,18 +68,22 @@ static void make_q(vq_fw *fw, int thread, int layer, int h0, const vq_in *in, in
 {
     const vq_model *md = fw->m;
     const vq_layer *y = &md->layer[layer];
-    const int heads = md->n_head - h0 < fw->unit_q ? md->n_head - h0 : fw->unit_q, n = heads * md->hd;
+    const int heads = md->n_head - h0 < fw->unit_q ? md->n_head - h0 : fw->unit_q;
+    const int n = heads * md->hd;
     const int m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
     float *q = project(fw, thread, &y->q, y->q_bias, h0 * md->hd, n, in, m0, m);
     for (int i = 0; i < m; i++) {
         const int row = m0 + i;
         for (int h = 0; h < heads; h++) {
             float *x = q + (size_t)i * n + (size_t)h * md->hd;
-            const int at = (h0 + h) / md->group * fw->n + row; /* the heads of a kv group side by side */
+            /* The heads of a kv group lie side by side. */
+            const int at = (h0 + h) / md->group * fw->n + row;
             const size_t token = (size_t)at * (size_t)md->group + (size_t)((h0 + h) % md->group);
             int bad = norm_and_rotate(fw, x, y->q_norm, row);
-            if (fw->kv->layer[layer].k == Q_KV_8) bad |= fw->k->quant_a16(&fw->q2, (int)token, x, md->hd);
-            else memcpy(fw->qf + token * fw->hdp, x, (size_t)md->hd * sizeof *x); /* its padding stays 0 */
+            if (fw->kv->layer[layer].k == Q_KV_8)
+                bad |= fw->k->quant_a16(&fw->q2, (int)token, x, md->hd);
+            else /* padding stays 0 */
+                memcpy(fw->qf + token * fw->hdp, x, (size_t)md->hd * sizeof *x);
             if (bad) vq_mark_bad(fw, row, layer, VQ_AT_Q);
         }
     }
@@ -89,7 +95,9 @@ static void make_k(vq_fw *fw, int thread, int layer, int h0, const vq_in *in)
     const vq_model *md = fw->m;
     const vq_layer *y = &md->layer[layer];
     const q_kv type = fw->kv->layer[layer].k;
-    q_kv_put_fn *put = type == Q_KV_8 ? fw->k->put_k8 : type == Q_KV_BF16 ? fw->k->put_kbf16 : fw->k->put_kf32;
+    q_kv_put_fn *put = type == Q_KV_8      ? fw->k->put_k8
+                       : type == Q_KV_BF16 ? fw->k->put_kbf16
+                                           : fw->k->put_kf32;
     const int heads = md->n_kv - h0 < fw->unit_q ? md->n_kv - h0 : fw->unit_q, n = heads * md->hd;
     for (int m0 = 0; m0 < fw->n; m0 += VQ_TB) {
         const int m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
@@ -99,7 +107,8 @@ static void make_k(vq_fw *fw, int thread, int layer, int h0, const vq_in *in)
             for (int h = 0; h < heads; h++) {
                 float *x = k + (size_t)i * n + (size_t)h * md->hd;
                 int bad = norm_and_rotate(fw, x, y->k_norm, m0 + i);
-                bad |= put(vq_kv_k(fw->kv, r->seq, layer, h0 + h, r->pos), (int)(r->pos % Q_PIECE), x, md->hd);
+                bad |= put(vq_kv_k(fw->kv, r->seq, layer, h0 + h, r->pos), (int)(r->pos % Q_PIECE),
+                           x, md->hd);
                 if (bad) vq_mark_bad(fw, m0 + i, layer, VQ_AT_K);
             }
         }
@@ -111,7 +120,9 @@ static void make_v(vq_fw *fw, int thread, int layer, int h0, const vq_in *in)
     const vq_model *md = fw->m;
     const vq_layer *y = &md->layer[layer];
     const q_kv type = fw->kv->layer[layer].v;
-    q_kv_put_fn *put = type == Q_KV_8 ? fw->k->put_v8 : type == Q_KV_BF16 ? fw->k->put_vbf16 : fw->k->put_vf32;
+    q_kv_put_fn *put = type == Q_KV_8      ? fw->k->put_v8
+                       : type == Q_KV_BF16 ? fw->k->put_vbf16
+                                           : fw->k->put_vf32;
     const int heads = md->n_kv - h0 < fw->unit_v ? md->n_kv - h0 : fw->unit_v, n = heads * md->vd;
     for (int m0 = 0; m0 < fw->n; m0 += VQ_TB) {
         const int m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
@@ -137,7 +148,9 @@ static void phase_qkv(vq_fw *fw, int layer, int thread)
     for (int j; (j = vq_job(fw->pool, thread, jobs)) >= 0;) { /* the long ones first */
         if (j < nk) make_k(fw, thread, layer, j * fw->unit_q, in);
         else if (j < nk + nv) make_v(fw, thread, layer, (j - nk) * fw->unit_v, in);
-        else make_q(fw, thread, layer, (j - nk - nv) % nq * fw->unit_q, in, (j - nk - nv) / nq * VQ_TB);
+        else
+            make_q(fw, thread, layer, (j - nk - nv) % nq * fw->unit_q, in,
+                   (j - nk - nv) / nq * VQ_TB);
     }
     vq_barrier(fw->pool, thread);
 }
@@ -151,9 +164,10 @@ static int first_row(const vq_rowblock *b, int piece)
     return p > b->pos0 ? (int)(p - b->pos0) : 0;
 }
 
-/* One piece of one kv head for rows r0.. of the block: query j of them gets o + j * ldo, m[j * ldm], l[j * ldm]. */
-static void attend(vq_fw *fw, int thread, int layer, const vq_rowblock *b, int head, int piece, float *o, size_t ldo,
-                   float *m, float *l, size_t ldm)
+/* One piece of one kv head for the rows of the block that see it: query j of them gets o + j * ldo,
+ * m[j * ldm] and l[j * ldm]. */
+static void attend(vq_fw *fw, int thread, int layer, const vq_rowblock *b, int head, int piece,
+                   float *o, size_t ldo, float *m, float *l, size_t ldm)
 {
     const vq_model *md = fw->m;
     const vq_kv_layer *y = &fw->kv->layer[layer];
@@ -166,23 +180,31 @@ static void attend(vq_fw *fw, int thread, int layer, const vq_rowblock *b, int h
         const uint32_t see = b->pos0 + (uint32_t)(r0 + j / g) + 1 - p0;
         th->nvis[j] = see < Q_PIECE ? (int)see : Q_PIECE;
     }
-    const int most = th->nvis[mq - 1], ng = vq_ceil_div(most, Q_ROWS), wide = vq_ceil_div(most, 64) * 64;
+    const int most = th->nvis[mq - 1], ng = vq_ceil_div(most, Q_ROWS);
+    const int wide = vq_ceil_div(most, 64) * 64;
     const size_t token = ((size_t)head * (size_t)fw->n + (size_t)(b->row0 + r0)) * (size_t)g;
-    const uint8_t *kb = vq_kv_k(fw->kv, seq, layer, head, p0), *vb = vq_kv_v(fw->kv, seq, layer, head, p0);
+    const uint8_t *kb = vq_kv_k(fw->kv, seq, layer, head, p0);
+    const uint8_t *vb = vq_kv_v(fw->kv, seq, layer, head, p0);
     const float scale = md->cfg->attn_scale;
     if (y->k == Q_KV_8) {
         k->attn_qk8(th->s, Q_PIECE, kb, ng, &fw->q2, (int)token, mq, scale);
     } else {
         q_gemm_f_fn *gemm = y->k == Q_KV_BF16 ? k->gemm_bf16 : k->gemm_f32;
-        gemm(th->s, Q_PIECE, kb, Q_ROWS * ng, (int)fw->hdp, fw->qf + token * fw->hdp, fw->hdp, mq, th->tmp);
+        gemm(th->s, Q_PIECE, kb, Q_ROWS * ng, (int)fw->hdp, fw->qf + token * fw->hdp, fw->hdp, mq,
+             th->tmp);
         for (int j = 0; j < mq; j++)
             for (int t = 0; t < th->nvis[j]; t++) th->s[j * Q_PIECE + t] *= scale;
     }
-    for (int j = 0; j < mq; j++) k->attn_soft(th->s + j * Q_PIECE, th->nvis[j], wide, &m[(size_t)j * ldm], &l[(size_t)j * ldm]);
-    q_attn_pv8_fn *pv = y->v == Q_KV_8 ? k->attn_pv8 : y->v == Q_KV_BF16 ? k->attn_pvbf16 : k->attn_pvf32;
+    for (int j = 0; j < mq; j++)
+        k->attn_soft(th->s + j * Q_PIECE, th->nvis[j], wide, &m[(size_t)j * ldm],
+                     &l[(size_t)j * ldm]);
+    q_attn_pv8_fn *pv = y->v == Q_KV_8      ? k->attn_pv8
+                        : y->v == Q_KV_BF16 ? k->attn_pvbf16
+                                            : k->attn_pvf32;
     if (pv(o, ldo, vb, md->vd, th->s, Q_PIECE, th->nvis, mq))
         for (int j = 0; j < mq; j++) /* rare: find out whose */
-            if (pv(o + (size_t)j * ldo, ldo, vb, md->vd, th->s + j * Q_PIECE, Q_PIECE, th->nvis + j, 1))
+            if (pv(o + (size_t)j * ldo, ldo, vb, md->vd, th->s + j * Q_PIECE, Q_PIECE,
+                   th->nvis + j, 1))
                 vq_mark_bad(fw, b->row0 + r0 + j / g, layer, VQ_AT_ATTN);
 }
 
@@ -200,17 +222,20 @@ static void attend_all_pieces(vq_fw *fw, int thread, int layer, const vq_rowbloc
         attend(fw, thread, layer, b, head, p, th->o2, fw->vdp, th->m2, th->l2, 1);
         const int j0 = first_row(b, p) * g;
         for (int j = j0; j < b->n * g; j++)
-            fw->k->attn_merge(th->o + (size_t)j * fw->vdp, &th->m[j], &th->l[j], th->o2 + (size_t)(j - j0) * fw->vdp,
-                              th->m2[j - j0], th->l2[j - j0], vd);
+            fw->k->attn_merge(th->o + (size_t)j * fw->vdp, &th->m[j], &th->l[j],
+                              th->o2 + (size_t)(j - j0) * fw->vdp, th->m2[j - j0], th->l2[j - j0],
+                              vd);
     }
     for (int j = 0; j < b->n * g; j++)
-        fw->k->attn_out(output_of(fw, b->row0 + j / g, head * g + j % g), th->o + (size_t)j * fw->vdp, th->l[j], vd);
+        fw->k->attn_out(output_of(fw, b->row0 + j / g, head * g + j % g),
+                        th->o + (size_t)j * fw->vdp, th->l[j], vd);
 }
 
 /* Slot of piece 0 of a query; its pieces follow one another. */
 static size_t slot_of(const vq_fw *fw, const vq_rowblock *b, int head, int row_in_block, int g)
 {
-    const size_t q = ((size_t)head * (size_t)b->n + (size_t)row_in_block) * (size_t)fw->m->group + (size_t)g;
+    const size_t q = ((size_t)head * (size_t)b->n + (size_t)row_in_block) * (size_t)fw->m->group
+                     + (size_t)g;
     return b->part0 + q * (size_t)b->pieces;
 }
 
@@ -219,9 +244,10 @@ static void attend_one_piece(vq_fw *fw, int thread, int layer, int job)
     const vq_rowblock *b = fw->rb;
     while (job >= b->job0 + fw->m->n_kv * b->pieces) b++;
     const int head = (job - b->job0) / b->pieces, piece = (job - b->job0) % b->pieces;
-    const size_t s = slot_of(fw, b, head, first_row(b, piece), 0) + (size_t)piece, step = (size_t)b->pieces;
-    attend(fw, thread, layer, b, head, piece, fw->part_o + s * fw->vdp, step * fw->vdp, fw->part_m + s,
-           fw->part_l + s, step);
+    const size_t s = slot_of(fw, b, head, first_row(b, piece), 0) + (size_t)piece,
+                 step = (size_t)b->pieces;
+    attend(fw, thread, layer, b, head, piece, fw->part_o + s * fw->vdp, step * fw->vdp,
+           fw->part_m + s, fw->part_l + s, step);
 }
 
 /* Block by block, job = (row, query head): ascending pieces into the first. */
@@ -236,8 +262,8 @@ static void merge_pieces(vq_fw *fw, int thread)
         const int pieces = (int)(fw->row[row].pos / Q_PIECE) + 1;
         float *o = fw->part_o + s * fw->vdp;
         for (int p = 1; p < pieces; p++)
-            fw->k->attn_merge(o, &fw->part_m[s], &fw->part_l[s], o + (size_t)p * fw->vdp, fw->part_m[s + (size_t)p],
-                              fw->part_l[s + (size_t)p], md->vd);
+            fw->k->attn_merge(o, &fw->part_m[s], &fw->part_l[s], o + (size_t)p * fw->vdp,
+                              fw->part_m[s + (size_t)p], fw->part_l[s + (size_t)p], md->vd);
         fw->k->attn_out(output_of(fw, row, qh), o, fw->part_l[s], md->vd);
     }
     vq_barrier(fw->pool, thread);
@@ -248,7 +274,9 @@ static void phase_attend(vq_fw *fw, int layer, int thread)
     const int n_kv = fw->m->n_kv;
     for (int j; (j = vq_job(fw->pool, thread, fw->attn_jobs)) >= 0;) {
         if (fw->split) attend_one_piece(fw, thread, layer, j);
-        else attend_all_pieces(fw, thread, layer, &fw->rb[fw->n_rb - 1 - j / n_kv], j % n_kv); /* deepest first */
+        else
+            attend_all_pieces(fw, thread, layer, &fw->rb[fw->n_rb - 1 - j / n_kv],
+                              j % n_kv); /* deepest first */
     }
     vq_barrier(fw->pool, thread);
     if (fw->split) merge_pieces(fw, thread);
@@ -269,12 +297,14 @@ static void phase_output(vq_fw *fw, int layer, int thread)
         in = &th->small_o;
         vq_in_start(in, fw->n);
         for (int i = 0; i < fw->n; i++)
-            if (vq_in_put(fw, in, VQ_FORM_Q, i, output_of(fw, i, 0))) vq_mark_bad(fw, i, layer, VQ_AT_O);
+            if (vq_in_put(fw, in, VQ_FORM_Q, i, output_of(fw, i, 0)))
+                vq_mark_bad(fw, i, layer, VQ_AT_O);
     } else {
         const int step = vq_ceil_div(fw->n, 4 * fw->plan.threads);
         for (int j; (j = vq_job(fw->pool, thread, vq_ceil_div(fw->n, step))) >= 0;)
             for (int i = j * step; i < fw->n && i < (j + 1) * step; i++)
-                if (vq_in_put(fw, in, VQ_FORM_Q, i, output_of(fw, i, 0))) vq_mark_bad(fw, i, layer, VQ_AT_O);
+                if (vq_in_put(fw, in, VQ_FORM_Q, i, output_of(fw, i, 0)))
+                    vq_mark_bad(fw, i, layer, VQ_AT_O);
         vq_barrier(fw->pool, thread);
     }
     vq_mul_residual(fw, thread, w, in);

@@ -24,7 +24,8 @@ static void refuse(binder *b, const vaq_tensor *t, const char *why)
     b->s = vq_fail(b->e, VQ_EFORMAT, "%s: tensor %s %s", b->f->path, name, why);
 }
 
-static const vaq_tensor *find(binder *b, vaq_role role, int layer, uint64_t rows, uint64_t cols, int layout)
+static const vaq_tensor *find(binder *b, vaq_role role, int layer, uint64_t rows, uint64_t cols,
+                              int layout)
 {
     if (b->s) return NULL;
     const vaq_tensor *t = vq_file_find(b->f, role, layer, -1);
@@ -37,8 +38,10 @@ static const vaq_tensor *find(binder *b, vaq_role role, int layer, uint64_t rows
     }
     if (t->rows != rows || t->cols != cols || t->layout != layout) {
         char why[120];
-        snprintf(why, sizeof why, "is %u x %u in layout %u, the configuration asks for %llu x %llu in layout %d",
-                 t->rows, t->cols, t->layout, (unsigned long long)rows, (unsigned long long)cols, layout);
+        snprintf(why, sizeof why,
+                 "is %u x %u in layout %u, the configuration asks for %llu x %llu in layout %d",
+                 t->rows, t->cols, t->layout, (unsigned long long)rows, (unsigned long long)cols,
+                 layout);
         refuse(b, t, why);
         return NULL;
     }
@@ -51,7 +54,8 @@ static const float *vector(binder *b, vaq_role role, int layer, uint64_t n)
     return t ? (const float *)vq_file_data(b->f, t) : NULL;
 }
 
-static void matrix(binder *b, vq_matrix *out, vaq_role role, int layer, uint64_t rows, uint64_t cols)
+static void matrix(binder *b, vq_matrix *out, vaq_role role, int layer, uint64_t rows,
+                   uint64_t cols)
 {
     const vaq_tensor *t = find(b, role, layer, rows, cols, role == VAQ_GATE_UP ? 2 : 1);
     if (!t) return;
@@ -60,8 +64,12 @@ static void matrix(binder *b, vq_matrix *out, vaq_role role, int layer, uint64_t
         refuse(b, t, "has a type this version has no kernels for");
         return;
     }
-    *out = (vq_matrix){ .w = vq_file_data(b->f, t), .rows = (int)t->rows, .cols = (int)t->cols, .type = t->type,
-                        .group = q_group_bytes(t->type, (int)t->cols), .gemm = g };
+    *out = (vq_matrix){ .w = vq_file_data(b->f, t),
+                        .rows = (int)t->rows,
+                        .cols = (int)t->cols,
+                        .type = t->type,
+                        .group = q_group_bytes(t->type, (int)t->cols),
+                        .gemm = g };
     if (g.a8) b->m->all_float = false;
 }
 
@@ -106,16 +114,19 @@ static void bind_dense_layer(binder *b, vq_layer *y, int l)
 static vq_status check_config(const vq_file *f, const vaq_config *c, vq_err *e)
 {
     if (c->arch != VAQ_QWEN2 && c->arch != VAQ_LLAMA && c->arch != VAQ_QWEN3)
-        return vq_fail(e, VQ_EFORMAT, "%s: architecture %s cannot be run by this version of vaquita", f->path,
+        return vq_fail(e, VQ_EFORMAT,
+                       "%s: architecture %s cannot be run by this version of vaquita", f->path,
                        vq_arch_name(c->arch));
     const uint32_t lim = 1 << 20;
-    if (!c->n_layer || c->n_layer > VAQ_MAX_LAYERS || !c->hidden || c->hidden > lim || !c->inter || c->inter > lim
-        || !c->n_head || c->n_head > 4096 || !c->n_head_kv || c->n_head % c->n_head_kv || !c->head_dim
-        || c->head_dim > 1024 || !c->v_dim || c->v_dim > 1024 || !c->n_vocab || c->n_vocab > 1 << 24
-        || !c->n_ids || c->n_ids > c->n_vocab || !c->ctx || c->ctx > 1 << 28 || c->rope_dim > c->head_dim
+    if (!c->n_layer || c->n_layer > VAQ_MAX_LAYERS || !c->hidden || c->hidden > lim || !c->inter
+        || c->inter > lim || !c->n_head || c->n_head > 4096 || !c->n_head_kv
+        || c->n_head % c->n_head_kv || !c->head_dim || c->head_dim > 1024 || !c->v_dim
+        || c->v_dim > 1024 || !c->n_vocab || c->n_vocab > 1 << 24 || !c->n_ids
+        || c->n_ids > c->n_vocab || !c->ctx || c->ctx > 1 << 28 || c->rope_dim > c->head_dim
         || c->rope_dim % 2 || !(c->eps >= 0) || !(c->eps < 1))
-        return vq_fail(e, VQ_EFORMAT, "%s: the configuration makes no sense (%u layers, hidden %u, %u/%u heads of %u)",
-                       f->path, c->n_layer, c->hidden, c->n_head, c->n_head_kv, c->head_dim);
+        return vq_fail(e, VQ_EFORMAT, "%s: the configuration makes no sense (%u layers, hidden %u, "
+                                      "%u/%u heads of %u)", f->path, c->n_layer, c->hidden,
+                       c->n_head, c->n_head_kv, c->head_dim);
     return VQ_OK;
 }
 

@@ -14,7 +14,8 @@ static void inner_tile(vq_fw *fw, int thread, int layer, int tile, int m0, const
     const bool codes = md->layer[layer].down.gemm.a8 != NULL;
     vq_thread *th = &fw->th[thread];
     vq_in *out = &fw->in_d;
-    const int row0 = 2 * Q_TILE * tile, n = w->rows - row0 < 2 * Q_TILE ? w->rows - row0 : 2 * Q_TILE;
+    const int row0 = 2 * Q_TILE * tile,
+              n = w->rows - row0 < 2 * Q_TILE ? w->rows - row0 : 2 * Q_TILE;
     const int m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
     const int valid = md->inter - Q_TILE * tile < Q_TILE ? md->inter - Q_TILE * tile : Q_TILE;
     vq_mul(fw, thread, w, row0, n, in, m0, m, th->y, (size_t)n);
@@ -23,7 +24,8 @@ static void inner_tile(vq_fw *fw, int thread, int layer, int tile, int m0, const
         const float *gu = th->y + (size_t)i * n;
         if (codes) {
             fw->k->swiglu(th->vec, gu, valid);
-            if (fw->k->quant_a64(&out->a, row, tile, 1, th->vec, valid)) vq_mark_bad(fw, row, layer, VQ_AT_DOWN);
+            if (fw->k->quant_a64(&out->a, row, tile, 1, th->vec, valid))
+                vq_mark_bad(fw, row, layer, VQ_AT_DOWN);
         } else {
             float *f = out->f + (size_t)row * out->ldf + (size_t)(Q_TILE * tile);
             fw->k->swiglu(f, gu, valid);

@@ -1,8 +1,9 @@
 /* forward.c - the loop over layers, run by every thread of the pool together.
  *
- * A layer is its attention half and its feed-forward half (vq_branch_fn); both end with a barrier and
- * leave the residual stream x complete.  All decisions (split attention, who prepares inputs, stopping) depend on
- * the list of rows alone or are taken by thread 0 before a barrier, so the threads always agree.
+ * A layer is its attention half and its feed-forward half (vq_branch_fn); both end with a barrier
+ * and leave the residual stream x complete.  All decisions (split attention, who prepares inputs,
+ * stopping) depend on the list of rows alone or are taken by thread 0 before a barrier, so the
+ * threads always agree.
  * A row that stops being finite is marked with the earliest place where that was seen; it goes on
  * as zeros, because the barriers do not know about rows, and touches no other sequence. */
 #include "core/model/work.h"
@@ -17,15 +18,17 @@ void vq_mark_bad(vq_fw *fw, int row, int layer, int at)
     const int code = (layer + 1) << 8 | at;
     int old = atomic_load_explicit(&fw->bad[row], memory_order_relaxed);
     while ((old == 0 || code < old)
-           && !atomic_compare_exchange_weak_explicit(&fw->bad[row], &old, code, memory_order_relaxed,
-                                                     memory_order_relaxed))
+           && !atomic_compare_exchange_weak_explicit(&fw->bad[row], &old, code,
+                                                     memory_order_relaxed, memory_order_relaxed))
         ;
 }
 
 void vq_bad_text(char out[64], int bad)
 {
-    static const char *const at[] = { "", "attention norm", "queries", "keys", "values", "attention", "attention output",
-                                      "feed-forward norm", "feed-forward", "final norm", "logits" };
+    static const char *const at[] = {
+        "", "attention norm", "queries", "keys", "values", "attention", "attention output",
+        "feed-forward norm", "feed-forward", "final norm", "logits"
+    };
     const int i = bad & 0xff, layer = (bad >> 8) - 1;
     if (i >= VQ_AT_NORM_OUT) snprintf(out, 64, "%s", at[i]);
     else snprintf(out, 64, "layer %d, %s", layer, at[i]);
@@ -41,7 +44,8 @@ static void embed_rows(vq_fw *fw, int thread)
             const vq_row *r = &fw->row[i];
             float *cs = fw->cs + (size_t)i * c->rope_dim;
             q_decode_row(m->embed.type, fw->x + (size_t)i * fw->ldx,
-                         m->embed.w + (size_t)(r->token / Q_ROWS) * m->embed.group, r->token % Q_ROWS, m->hidden);
+                         m->embed.w + (size_t)(r->token / Q_ROWS) * m->embed.group,
+                         r->token % Q_ROWS, m->hidden);
             q_rope_angles(cs, cs + half, m->rope, c->rope_mult, half, r->pos);
         }
     vq_barrier(fw->pool, thread);
@@ -55,7 +59,7 @@ static void run_layers(void *ctx, int thread)
     embed_rows(fw, thread);
     for (int l = 0; l < m->n_layer && !fw->halt; l++) {
         m->layer[l].attn(fw, l, thread);
-        /* Nobody reads halt until the barrier at the end of ffn, nor writes it before that of attn. */
+        /* Not read until the barrier at the end of ffn, not written until the last one of attn. */
         if (thread == 0) fw->halt = atomic_load_explicit(fw->stop, memory_order_relaxed) != 0;
         m->layer[l].ffn(fw, l, thread);
     }
@@ -90,7 +94,8 @@ vq_status vq_fw_run(vq_fw *fw, vq_row *rows, int n, vq_err *e)
     vq_attn_prepare(fw);
     vq_pool_run(fw->pool, run_layers, fw);
     if (fw->halt) return vq_fail(e, VQ_EINTR, "interrupted");
-    for (int i = 0; i < n; i++) rows[i].bad = atomic_load_explicit(&fw->bad[i], memory_order_relaxed);
+    for (int i = 0; i < n; i++)
+        rows[i].bad = atomic_load_explicit(&fw->bad[i], memory_order_relaxed);
     return VQ_OK;
 }
 

@@ -1,9 +1,9 @@
 /* forward.h - one pass of a list of rows through the model.
  *
  * A row is (sequence, position, token, where its logits go).  Many sequences may be in one list and
- * several rows of one sequence (a piece of a prompt, drafts); a row sees the positions of its sequence up to
- * its own, those in the same list included.  Who is beside whom, and how many threads compute, changes
- * no bit of any row. */
+ * several rows of one sequence (a piece of a prompt, drafts); a row sees the positions of its
+ * sequence up to its own, those in the same list included.  Who is beside whom, and how many
+ * threads compute, changes no bit of any row. */
 #ifndef CORE_MODEL_FORWARD_H
 #define CORE_MODEL_FORWARD_H
 
@@ -17,9 +17,9 @@ typedef struct vq_row {
     uint32_t pos;           /* unique within the sequence and the list */
     int32_t token;          /* < n_vocab */
     float *logits;          /* (n_vocab) where they go; NULL: not wanted */
-    int bad;                /* out: 0, or the place (vq_bad_text) where it stopped being finite.  Then its
-                               logits and the cache from its position on are unspecified; rows of other sequences and
-                               earlier rows of its own are intact */
+    int bad; /* out: 0, or the place (vq_bad_text) where it stopped being finite.  Then its
+                logits and the cache from its position on are unspecified; rows of other sequences
+                and earlier rows of its own are intact */
 } vq_row;
 
 typedef struct vq_plan {    /* memory, decided before the first token */
@@ -28,7 +28,8 @@ typedef struct vq_plan {    /* memory, decided before the first token */
     uint32_t ctx;           /* positions per sequence */
     q_kv kv_type;
     size_t part_slots;      /* pieces x heads of split attention that fit, see attn.c */
-    uint64_t kv_bytes, scratch_bytes, session_bytes; /* session: logits and sampling of all sessions */
+    uint64_t kv_bytes, scratch_bytes;
+    uint64_t session_bytes; /* logits, ids and sampling of all sessions */
 } vq_plan;
 
 typedef struct vq_plan_want {
@@ -46,14 +47,15 @@ typedef struct vq_fw vq_fw;
 /* Bytes of working memory for such a plan. */
 uint64_t vq_fw_bytes(const vq_model *m, const vq_plan *p);
 /* All arguments are borrowed.  stop: nonzero makes a running pass end at the next layer. */
-vq_status vq_fw_new(vq_fw **out, const vq_model *m, const q_kern *kern, vq_pool *pool, const vq_kv *kv,
-                    const vq_plan *p, const atomic_int *stop, vq_err *e);
+vq_status vq_fw_new(vq_fw **out, const vq_model *m, const q_kern *kern, vq_pool *pool,
+                    const vq_kv *kv, const vq_plan *p, const atomic_int *stop, vq_err *e);
 void vq_fw_free(vq_fw *fw);
 
-/* Computes 1..max_rows rows.  Never allocates.  VQ_EINTR when stopped (the cache behind the rows' first positions is
- * then unspecified).  Rows with bad values are marked, that is not an error here. */
+/* Computes 1..max_rows rows.  Never allocates.  VQ_EINTR when stopped (the cache behind the rows'
+ * first positions is then unspecified).  Rows with bad values are marked, that is not an error
+ * here. */
 vq_status vq_fw_run(vq_fw *fw, vq_row *rows, int n, vq_err *e);
-/* Logits of rows first..first+n-1 of the latest run, to out (n, ld). bad is updated in those rows. */
+/* Logits of rows first..first+n-1 of the latest run, to out (n, ld); updates bad of those rows. */
 void vq_fw_head(vq_fw *fw, int first, int n, float *out, size_t ld);
 
 /* "layer 3: keys". */

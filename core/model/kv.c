@@ -1,11 +1,11 @@
 /* kv.c - blocks of 256 positions with reference counts.
  *
  * A block holds K and V of all layers and heads for 256 positions, so a sequence is a short table
- * of block numbers and sharing a prefix is copying numbers.  256 is the piece of exact.md: attention
- * over a piece reads one contiguous run and never crosses a block.
+ * of block numbers and sharing a prefix is copying numbers.  256 is the piece of exact.md:
+ * attention over a piece reads one contiguous run and never crosses a block.
  * Invariant: a block that two sequences hold is never written.  Before rows are appended,
- * vq_seq_reserve gives the sequence a copy of its own wherever that would happen; this is also the case of a
- * sharer that was cut back into the middle of a block.
+ * vq_seq_reserve gives the sequence a copy of its own wherever that would happen; this is also the
+ * case of a sharer that was cut back into the middle of a block.
  * The pool has one table's worth of blocks per session, so it cannot run dry: distinct blocks are
  * never more than the entries of all tables. */
 #include "core/model/kv.h"
@@ -14,8 +14,8 @@
 
 #include <string.h>
 
-/* Qwen2.5 has key biases of 600 to 900 in a few dims (models.md 6, trap 4): one such value shares its
- * L8 sub-block with 15 others and takes all their precision.  exact.md 4 sets the threshold. */
+/* Qwen2.5 has key biases of 600 to 900 in a few dims (models.md 6, trap 4): one such value shares
+ * its L8 sub-block with 15 others and takes all their precision.  exact.md 4 sets the threshold. */
 static const float K_BIAS_MAX_INT8 = 64;
 
 vq_status vq_kv_layout(vq_kv *kv, const vq_model *m, q_kv type, vq_err *e)
@@ -48,7 +48,8 @@ vq_status vq_kv_alloc(vq_kv *kv, int n_block, vq_err *e)
     kv->mem = vq_pages_alloc(kv->mem_bytes);
     kv->ref = vq_calloc((size_t)n_block, sizeof *kv->ref);
     kv->spare = vq_calloc((size_t)n_block, sizeof *kv->spare);
-    if (!kv->mem || !kv->ref || !kv->spare) return vq_fail(e, VQ_ENOMEM, "out of memory for the cache");
+    if (!kv->mem || !kv->ref || !kv->spare)
+        return vq_fail(e, VQ_ENOMEM, "out of memory for the cache");
     kv->n_block = kv->n_spare = n_block;
     for (int i = 0; i < n_block; i++) kv->spare[i] = n_block - 1 - i; /* the lowest goes first */
     return VQ_OK;
@@ -103,7 +104,8 @@ bool vq_seq_reserve(vq_kv *kv, vq_seq *s, uint32_t from, uint32_t to)
         if (b < 0) return false;
         if (i < s->n) {
             const int32_t old = s->block[i];
-            memcpy(kv->mem + (size_t)b * kv->block_bytes, kv->mem + (size_t)old * kv->block_bytes, kv->block_bytes);
+            memcpy(kv->mem + (size_t)b * kv->block_bytes, kv->mem + (size_t)old * kv->block_bytes,
+                   kv->block_bytes);
             drop(kv, old);
             s->block[i] = b;
         } else {

@@ -33,7 +33,8 @@ uint64_t vq_kv_position_bytes(const vq_kv *kv);
 vq_status vq_kv_alloc(vq_kv *kv, int n_block, vq_err *e);
 void vq_kv_clear(vq_kv *kv);
 
-vq_status vq_seq_init(vq_seq *s, uint32_t ctx, vq_err *e);  /* the table of a whole context: never grows */
+/* The table of a whole context: it never grows. */
+vq_status vq_seq_init(vq_seq *s, uint32_t ctx, vq_err *e);
 void vq_seq_clear(vq_kv *kv, vq_seq *s);
 /* Makes positions from..to-1 writable by this sequence alone: takes new blocks, copies shared ones.
  * false: the pool is empty (then what was done so far stays, harmlessly). */
@@ -46,7 +47,8 @@ void vq_seq_share(vq_kv *kv, vq_seq *to, const vq_seq *from, uint32_t n);
 static inline uint8_t *vq_kv_k(const vq_kv *kv, const vq_seq *s, int layer, int head, uint32_t pos)
 {
     const vq_kv_layer *y = &kv->layer[layer];
-    return kv->mem + (size_t)s->block[pos / Q_PIECE] * kv->block_bytes + y->off + (size_t)head * y->head_bytes;
+    return kv->mem + (size_t)s->block[pos / Q_PIECE] * kv->block_bytes + y->off
+           + (size_t)head * y->head_bytes;
 }
 static inline uint8_t *vq_kv_v(const vq_kv *kv, const vq_seq *s, int layer, int head, uint32_t pos)
 {

@@ -1,8 +1,9 @@
 /* linear.c - matrix products over rows: inputs in their forms, outputs cut into jobs.
  *
- * A job owns a run of outputs for a block of rows, so no sum is ever split and whoever takes the job
- * writes the same bits (exact.md 1.5).  Quantised weights read A64 codes, float weights read f32;
- * matrices of both kinds may read one input, so it is made in both forms where a layer needs them. */
+ * A job owns a run of outputs for a block of rows, so no sum is ever split and whoever takes the
+ * job writes the same bits (exact.md 1.5).  Quantised weights read A64 codes, float weights read
+ * f32; matrices of both kinds may read one input, so it is made in both forms where a layer needs
+ * them. */
 #include "core/model/work.h"
 
 #include <string.h>
@@ -22,24 +23,26 @@ int vq_in_put(const vq_fw *fw, vq_in *in, int forms, int m, const float *x)
     return forms & VQ_FORM_Q ? fw->k->quant_a64(&in->a, m, 0, in->a.kt, x, in->k) : 0;
 }
 
-static void norm_row(vq_fw *fw, vq_thread *th, vq_in *in, int forms, int m, int row, const float *w, int layer,
-                     int at)
+static void norm_row(vq_fw *fw, vq_thread *th, vq_in *in, int forms, int m, int row, const float *w,
+                     int layer, int at)
 {
     float *y = forms & VQ_FORM_F ? in->f + (size_t)m * in->ldf : th->vec;
     const int hidden = fw->m->hidden;
-    if (fw->k->rmsnorm(y, fw->x + (size_t)row * fw->ldx, w, hidden, fw->m->cfg->eps)) vq_mark_bad(fw, row, layer, at);
-    if (vq_is_bad(fw, row)) memset(y, 0, (size_t)hidden * sizeof *y); /* what follows stays finite */
+    if (fw->k->rmsnorm(y, fw->x + (size_t)row * fw->ldx, w, hidden, fw->m->cfg->eps))
+        vq_mark_bad(fw, row, layer, at);
+    if (vq_is_bad(fw, row)) memset(y, 0, (size_t)hidden * sizeof *y); /* the rest stays finite */
     if (vq_in_put(fw, in, forms, m, y)) vq_mark_bad(fw, row, layer, at);
 }
 
 /* rows == NULL: all rows of the pass in order. */
-static const vq_in *norm_list(vq_fw *fw, int thread, const int *rows, int n, const float *w, int forms, int layer,
-                              int at)
+static const vq_in *norm_list(vq_fw *fw, int thread, const int *rows, int n, const float *w,
+                              int forms, int layer, int at)
 {
     vq_thread *th = &fw->th[thread];
     if (n == 1 || (n <= VQ_SMALL && n * fw->m->hidden <= VQ_SMALL_WORK)) {
         vq_in_start(&th->small_h, n);
-        for (int i = 0; i < n; i++) norm_row(fw, th, &th->small_h, forms, i, rows ? rows[i] : i, w, layer, at);
+        for (int i = 0; i < n; i++)
+            norm_row(fw, th, &th->small_h, forms, i, rows ? rows[i] : i, w, layer, at);
         return &th->small_h;
     }
     const int step = vq_ceil_div(n, 4 * fw->plan.threads);
@@ -55,8 +58,8 @@ const vq_in *vq_norm_rows(vq_fw *fw, int thread, const float *w, int forms, int 
     return norm_list(fw, thread, NULL, fw->n, w, forms, layer, at);
 }
 
-void vq_mul(const vq_fw *fw, int thread, const vq_matrix *w, int row0, int n, const vq_in *in, int m0, int m,
-            float *y, size_t ldy)
+void vq_mul(const vq_fw *fw, int thread, const vq_matrix *w, int row0, int n, const vq_in *in,
+            int m0, int m, float *y, size_t ldy)
 {
     const uint8_t *groups = w->w + (size_t)(row0 / Q_ROWS) * w->group;
     void *tmp = fw->th[thread].tmp;
@@ -84,7 +87,8 @@ void vq_mul_residual(vq_fw *fw, int thread, const vq_matrix *w, const vq_in *in)
         const int n = w->rows - r0 < step ? w->rows - r0 : step;
         const int m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
         vq_mul(fw, thread, w, r0, n, in, m0, m, y, (size_t)n);
-        for (int i = 0; i < m; i++) fw->k->add(fw->x + (size_t)(m0 + i) * fw->ldx + r0, y + (size_t)i * n, n);
+        for (int i = 0; i < m; i++)
+            fw->k->add(fw->x + (size_t)(m0 + i) * fw->ldx + r0, y + (size_t)i * n, n);
     }
     vq_barrier(fw->pool, thread);
 }

@@ -1,8 +1,8 @@
 /* model.h - a transformer bound to its container: configuration and pointers into the map.
  *
- * Binding copies no weight and parses nothing; the file must outlive the model.  A layer carries the
- * two functions that compute its halves (attention, feed-forward): another architecture is another
- * pair of functions, the loop over layers never asks what kind a layer is. */
+ * Binding copies no weight and parses nothing; the file must outlive the model.  A layer carries
+ * the two functions that compute its halves (attention, feed-forward): another architecture is
+ * another pair of functions, the loop over layers never asks what kind a layer is. */
 #ifndef CORE_MODEL_MODEL_H
 #define CORE_MODEL_MODEL_H
 
@@ -29,7 +29,7 @@ typedef struct vq_layer {
     const float *q_bias, *k_bias, *v_bias;    /* (rows of q, k, v) or NULL */
     const float *q_norm, *k_norm;             /* (head_dim) or NULL */
     float k_bias_max;                         /* largest |k bias| */
-    int qkv_forms, ffn_forms;                 /* VQ_FORM_* of the inputs of q, k, v and of gate_up */
+    int qkv_forms, ffn_forms; /* VQ_FORM_* of the inputs of q, k, v and of gate_up */
     vq_branch_fn *attn, *ffn;
 } vq_layer;
 

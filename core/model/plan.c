@@ -1,8 +1,8 @@
 /* plan.c - every byte a run needs, before the first token.
  *
  * The working memory of a pass is one slab cut by carve(), which is also how its size is found: the
- * same code with no memory behind it, so size and cut cannot disagree.  The cache is the pool of kv.c.
- * What does not fit is refused here, with the cheapest ways out; later nothing can. */
+ * same code with no memory behind it, so size and cut cannot disagree.  The cache is the pool of
+ * kv.c.  What does not fit is refused here, with the cheapest ways out; later nothing can fail. */
 #include "core/base/mem.h"
 #include "core/model/work.h"
 
@@ -10,9 +10,9 @@
 #include <string.h>
 
 enum {
-    CTX_DEFAULT = 36864,    /* a long answer of an R1 (32768) and its prompt */
-    CTX_LEAST = 256,        /* below one block no default makes sense */
-    SPLIT_ROWS = 8          /* rows whose pieces may be split at full depth: drafts, small batches */
+    CTX_DEFAULT = 36864, /* a long answer of an R1 (32768) and its prompt */
+    CTX_LEAST = 256,     /* below one block no default makes sense */
+    SPLIT_ROWS = 8       /* rows whose pieces may be split at full depth: drafts, small batches */
 };
 static const size_t SPLIT_BYTES = 16u << 20; /* beyond one row: what split attention may take */
 
@@ -21,7 +21,7 @@ typedef struct carver { uint8_t *base; size_t off; } carver;
 static void *cut(carver *c, size_t bytes)
 {
     const size_t at = c->off;
-    c->off = at + (bytes + 127) / 128 * 128; /* two lines: the adjacent-line prefetcher shares pairs */
+    c->off = at + (bytes + 127) / 128 * 128; /* two lines: prefetchers share neighbours */
     return c->base ? c->base + at : NULL;
 }
 
@@ -73,7 +73,8 @@ static size_t carve(vq_fw *fw)
     cut_in(&c, &fw->in_h, fw->forms_h, max_rows, m->hidden);
     cut_in(&c, &fw->in_o, VQ_FORM_Q | VQ_FORM_F, max_rows, m->n_head * m->vd);
     cut_in(&c, &fw->in_d, fw->forms_down, max_rows, m->inter);
-    if (fw->k_types & 1 << Q_KV_8) fw->q2_mem = cut(&c, q_acts_bytes(2 * max_rows * m->n_head, m->hd));
+    if (fw->k_types & 1 << Q_KV_8)
+        fw->q2_mem = cut(&c, q_acts_bytes(2 * max_rows * m->n_head, m->hd));
     if (fw->k_types & ~(1 << Q_KV_8)) fw->qf = cut_f(&c, rows * (size_t)m->n_head * fw->hdp);
     fw->part_o = cut_f(&c, fw->plan.part_slots * fw->vdp);
     fw->part_m = cut_f(&c, fw->plan.part_slots);
@@ -119,12 +120,13 @@ uint64_t vq_fw_bytes(const vq_model *m, const vq_plan *p)
 {
     vq_fw fw = { 0 };
     shape(&fw, m, p);
-    fw.k_types = p->kv_type == Q_KV_8 ? 1 << Q_KV_8 | 1 << Q_KV_BF16 : 1 << p->kv_type; /* at most */
+    fw.k_types = 1 << p->kv_type; /* at most: layers with large key biases keep K as bf16 */
+    if (p->kv_type == Q_KV_8) fw.k_types |= 1 << Q_KV_BF16;
     return carve(&fw);
 }
 
-vq_status vq_fw_new(vq_fw **out, const vq_model *m, const q_kern *kern, vq_pool *pool, const vq_kv *kv,
-                    const vq_plan *p, const atomic_int *stop, vq_err *e)
+vq_status vq_fw_new(vq_fw **out, const vq_model *m, const q_kern *kern, vq_pool *pool,
+                    const vq_kv *kv, const vq_plan *p, const atomic_int *stop, vq_err *e)
 {
     vq_fw *fw = *out = vq_calloc(1, sizeof *fw);
     if (!fw) return vq_fail(e, VQ_ENOMEM, "out of memory");
@@ -173,10 +175,14 @@ static void size_up(vq_plan *p, const vq_model *m, size_t block_bytes)
                      + (uint64_t)m->n_ids * 20;
 }
 
-static uint64_t total_bytes(const vq_plan *p) { return p->kv_bytes + p->scratch_bytes + p->session_bytes; }
+static uint64_t total_bytes(const vq_plan *p)
+{
+    return p->kv_bytes + p->scratch_bytes + p->session_bytes;
+}
 
 /* The largest multiple of 256 up to `most` that fits, 0 if none does. */
-static uint32_t largest_ctx(vq_plan p, const vq_model *m, size_t block_bytes, uint32_t most, uint64_t room)
+static uint32_t largest_ctx(vq_plan p, const vq_model *m, size_t block_bytes, uint32_t most,
+                            uint64_t room)
 {
     uint32_t lo = 0, hi = most / CTX_LEAST;
     while (lo < hi) {
@@ -189,7 +195,8 @@ static uint32_t largest_ctx(vq_plan p, const vq_model *m, size_t block_bytes, ui
     return lo * CTX_LEAST;
 }
 
-static vq_status refuse(const vq_plan *p, const vq_model *m, size_t block_bytes, uint64_t room, vq_err *e)
+static vq_status refuse(const vq_plan *p, const vq_model *m, size_t block_bytes, uint64_t room,
+                        vq_err *e)
 {
     char need[16], have[16];
     vq_buf ways = { 0 };
@@ -209,10 +216,11 @@ static vq_status refuse(const vq_plan *p, const vq_model *m, size_t block_bytes,
             vq_kv_clear(&kv);
         }
     }
-    if (p->max_sessions > 1) vq_buf_printf(&ways, "; fewer than %d sequences at once need less", p->max_sessions);
-    const vq_status s = vq_fail(e, VQ_ENOFIT, "%s: a context of %u positions needs %s of memory beside the weights, "
-                                              "%s are available%s", m->file->path, p->ctx, need, have,
-                                ways.p ? ways.p : "");
+    if (p->max_sessions > 1)
+        vq_buf_printf(&ways, "; fewer than %d sequences at once need less", p->max_sessions);
+    const vq_status s = vq_fail(e, VQ_ENOFIT, "%s: a context of %u positions needs %s of memory "
+                                              "beside the weights, %s are available%s",
+                                m->file->path, p->ctx, need, have, ways.p ? ways.p : "");
     vq_buf_clear(&ways);
     return s;
 }
@@ -220,11 +228,14 @@ static vq_status refuse(const vq_plan *p, const vq_model *m, size_t block_bytes,
 vq_status vq_plan_make(vq_plan *p, const vq_model *m, const vq_plan_want *w, vq_err *e)
 {
     const uint32_t limit = m->cfg->ctx;
-    *p = (vq_plan){ .threads = w->threads, .rows_wanted = w->max_rows, .max_sessions = w->max_sessions,
-                    .ctx = w->ctx, .kv_type = w->kv_type };
+    *p = (vq_plan){ .threads = w->threads,
+                    .rows_wanted = w->max_rows,
+                    .max_sessions = w->max_sessions,
+                    .ctx = w->ctx,
+                    .kv_type = w->kv_type };
     if (w->ctx > limit)
-        return vq_fail(e, VQ_ENOFIT, "%s: --ctx %u is beyond the %u positions this model was made for; take --ctx %u",
-                       m->file->path, w->ctx, limit, limit);
+        return vq_fail(e, VQ_ENOFIT, "%s: --ctx %u is beyond the %u positions this model was made "
+                                     "for; take --ctx %u", m->file->path, w->ctx, limit, limit);
     vq_kv kv;
     vq_status s = vq_kv_layout(&kv, m, w->kv_type, e);
     if (s) return s;
@@ -232,15 +243,17 @@ vq_status vq_plan_make(vq_plan *p, const vq_model *m, const vq_plan_want *w, vq_
     vq_kv_clear(&kv);
 
     if (!p->ctx) {
-        /* 3/4 of the available memory for weights (they want to stay in the page cache) and the rest;
-         * a model larger than that pages anyway, and an eighth for the cache does not change it. */
+        /* 3/4 of the available memory for weights (they want to stay in the page cache) and the
+         * rest; a model larger than that pages anyway, and an eighth for the cache does not change
+         * it. */
         const uint64_t room = w->available / 4 * 3, weights = m->file->header->file_size;
-        const uint64_t rest = room > weights && room - weights > w->available / 8 ? room - weights : w->available / 8;
+        const uint64_t left = room > weights ? room - weights : 0, least = w->available / 8;
+        const uint64_t rest = left > least ? left : least;
         const uint32_t most = limit < CTX_DEFAULT ? limit : CTX_DEFAULT;
         p->ctx = most;
         size_up(p, m, block);
         if (total_bytes(p) > rest) p->ctx = largest_ctx(*p, m, block, most, rest);
-        if (!p->ctx) p->ctx = most < CTX_LEAST ? most : CTX_LEAST; /* refused below if even that is too much */
+        if (!p->ctx) p->ctx = most < CTX_LEAST ? most : CTX_LEAST; /* refused below if too much */
     }
     size_up(p, m, block);
     if (total_bytes(p) > w->available) return refuse(p, m, block, w->available, e);

@@ -1,28 +1,28 @@
 /* work.h - what the threads of one forward pass share; private to core/model.
  *
- * All memory is cut from one slab at start (plan.c); a pass only fills it.  Shared arrays are written
- * by the owner of a job and read after the next barrier.  When a call has few rows every thread makes
- * norms and quantised inputs for itself (th->small_*), which costs less than a barrier; with many
- * rows they are split and one more barrier follows.  Both write the same values. */
+ * All memory is cut from one slab at start (plan.c); a pass only fills it.  Shared arrays are
+ * written by the owner of a job and read after the next barrier.  When a call has few rows every
+ * thread makes norms and quantised inputs for itself (th->small_*), which costs less than a
+ * barrier; with many rows they are split and one more barrier follows.  The values are the same. */
 #ifndef CORE_MODEL_WORK_H
 #define CORE_MODEL_WORK_H
 
 #include "core/model/forward.h"
 
 enum {
-    VQ_SMALL = 4,       /* rows up to which every thread prepares inputs for itself ... */
-    VQ_SMALL_WORK = 32768, /* ... and rows x hidden: some 2 us, a barrier's price */
-    VQ_TB = 128,        /* rows per matrix job: their codes and one panel stay in L2 (kernels.md 5.4) */
-    VQ_JOB_ROWS = 128,  /* outputs of the widest job that is not bound to heads */
+    VQ_SMALL = 4,             /* rows up to which every thread prepares inputs for itself ... */
+    VQ_SMALL_WORK = 32768,    /* ... and rows x hidden: some 2 us, a barrier's price */
+    VQ_TB = 128,              /* rows per matrix job: codes and panel stay in L2 (kernels.md 5.4) */
+    VQ_JOB_ROWS = 128,        /* outputs of the widest job that is not bound to heads */
     VQ_JOB_BYTES = 48 * 1024, /* weights of a decode job: 16-64 KB (kernels.md 7.3) */
-    VQ_ATTN_Q = 64      /* query heads that one attention job takes together */
+    VQ_ATTN_Q = 64            /* query heads that one attention job takes together */
 };
 
 /* The input of a matrix: M rows in the forms its readers want. */
 typedef struct vq_in {
     q_acts a;           /* A64 codes */
     void *mem;          /* of a */
-    float *f;           /* (M, ldf) f32, zeros from k to a multiple of 64; NULL when no reader is float */
+    float *f; /* (M, ldf) f32, zeros from k to a multiple of 64; NULL when no reader is float */
     size_t ldf;
     int k;
 } vq_in;
@@ -85,7 +85,7 @@ struct vq_fw {
     q_acts q2;          /* two-byte queries: token 2 * ((kv head * n + row) * group + g) */
     void *q2_mem;
     float *qf;          /* f32 queries for float K: ((kv head * n + row) * group + g, hdp) */
-    float *part_o, *part_m, *part_l; /* (part_slots, vdp), (part_slots): pieces of split attention */
+    float *part_o, *part_m, *part_l; /* (part_slots, vdp), (part_slots): split attention */
     vq_rowblock *rb;    /* (n_rb) */
     vq_thread *th;      /* (threads) */
 };
@@ -108,8 +108,8 @@ int vq_in_put(const vq_fw *fw, vq_in *in, int forms, int m, const float *x);
 /* RMSNorm of all rows of x as a matrix input, ready for this thread when it returns. */
 const vq_in *vq_norm_rows(vq_fw *fw, int thread, const float *w, int forms, int layer, int at);
 /* th->y (m, ldy) = rows row0..row0+n-1 of w times rows m0..m0+m-1 of in; row0 a multiple of 16. */
-void vq_mul(const vq_fw *fw, int thread, const vq_matrix *w, int row0, int n, const vq_in *in, int m0, int m,
-            float *y, size_t ldy);
+void vq_mul(const vq_fw *fw, int thread, const vq_matrix *w, int row0, int n, const vq_in *in,
+            int m0, int m, float *y, size_t ldy);
 /* x += w * in over all rows, as one job list; ends with a barrier. */
 void vq_mul_residual(vq_fw *fw, int thread, const vq_matrix *w, const vq_in *in);
 int vq_job_groups(const vq_fw *fw, const vq_matrix *w, int n); /* row groups per job */
