@@ -12,7 +12,9 @@
 
 enum { VQ_JSON_DEPTH = 1024 };
 
-typedef enum vq_jtype { VQ_JNULL, VQ_JFALSE, VQ_JTRUE, VQ_JNUM, VQ_JSTR, VQ_JARR, VQ_JOBJ } vq_jtype;
+typedef enum vq_jtype {
+    VQ_JNULL, VQ_JFALSE, VQ_JTRUE, VQ_JNUM, VQ_JSTR, VQ_JARR, VQ_JOBJ
+} vq_jtype;
 
 typedef struct vq_jnode {
     uint8_t type;   /* vq_jtype */
@@ -36,13 +38,19 @@ vq_status vq_json_parse(vq_json *j, const char *p, size_t n, const char *what, v
 void vq_json_clear(vq_json *j);
 
 /* Navigation by node index; 0 is the root and doubles as "not there" for members and elements. */
-uint32_t vq_json_get(const vq_json *j, uint32_t obj, const char *key);   /* 0: absent, or obj not an object */
-uint32_t vq_json_first(const vq_json *j, uint32_t v);  /* first element, or first key of an object; 0: empty */
-uint32_t vq_json_next(const vq_json *j, uint32_t parent, uint32_t v);    /* after element v, or key -> value -> key; 0: end */
+/* 0: absent, or obj not an object */
+uint32_t vq_json_get(const vq_json *j, uint32_t obj, const char *key);
+/* First element, or first key of an object; 0: empty */
+uint32_t vq_json_first(const vq_json *j, uint32_t v);
+/* After element v, or key -> value -> key; 0: end */
+uint32_t vq_json_next(const vq_json *j, uint32_t parent, uint32_t v);
 vq_jtype vq_json_type(const vq_json *j, uint32_t v);
-bool vq_json_is(const vq_json *j, uint32_t v, vq_jtype t);               /* false for v == 0 unless the root itself is meant: use type() there */
-vq_str vq_json_str(const vq_json *j, uint32_t v);                        /* absent when not a string */
-bool vq_json_i64(const vq_json *j, uint32_t v, int64_t *out);            /* integers only, "1.0" and "1e3" are not */
+/* False for v == 0 unless the root itself is meant: use type() there */
+bool vq_json_is(const vq_json *j, uint32_t v, vq_jtype t);
+/* Absent when not a string */
+vq_str vq_json_str(const vq_json *j, uint32_t v);
+/* Integers only, "1.0" and "1e3" are not */
+bool vq_json_i64(const vq_json *j, uint32_t v, int64_t *out);
 bool vq_json_f64(const vq_json *j, uint32_t v, double *out);
 bool vq_json_bool(const vq_json *j, uint32_t v, bool *out);
 
@@ -52,13 +60,15 @@ typedef struct vq_jw {
     uint64_t has; /* bit per level: something was written at this level */
     int level;
 } vq_jw;
-void vq_jw_open(vq_jw *w, const char *key, char c);      /* '{' or '['; key NULL inside arrays and at the top */
+/* '{' or '['; key NULL inside arrays and at the top */
+void vq_jw_open(vq_jw *w, const char *key, char c);
 void vq_jw_close(vq_jw *w, char c);                      /* '}' or ']' */
 void vq_jw_str(vq_jw *w, const char *key, const char *p, size_t n);
 void vq_jw_cstr(vq_jw *w, const char *key, const char *s); /* NULL -> null */
 void vq_jw_i64(vq_jw *w, const char *key, int64_t v);
 void vq_jw_u64(vq_jw *w, const char *key, uint64_t v);
-void vq_jw_f64(vq_jw *w, const char *key, double v);     /* shortest of %.6g .. %.17g that reads back; non-finite -> null */
+/* Shortest of %.6g .. %.17g that reads back; non-finite -> null */
+void vq_jw_f64(vq_jw *w, const char *key, double v);
 void vq_jw_bool(vq_jw *w, const char *key, bool v);
 
 #endif

@@ -6,11 +6,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-void *vq_malloc(size_t n);                     /* NULL when out of memory or n is absurd; n = 0 gives a unique pointer */
+/* NULL when out of memory or n is absurd; n = 0 gives a unique pointer */
+void *vq_malloc(size_t n);
 void *vq_calloc(size_t n, size_t size);        /* zeroed; checks n * size */
 void *vq_realloc(void *p, size_t n);
 void vq_free(void *p);                         /* takes NULL */
-void *vq_aligned(size_t align, size_t n);      /* zeroed; align a power of two; free with vq_aligned_free */
+/* Zeroed; align a power of two; free with vq_aligned_free */
+void *vq_aligned(size_t align, size_t n);
 void vq_aligned_free(void *p);
 char *vq_strndup(const char *s, size_t n);     /* adds the terminator */
 

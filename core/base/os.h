@@ -25,26 +25,34 @@ vq_status vq_map_open(vq_map *m, const char *path, vq_err *e);
 void vq_map_close(vq_map *m);
 bool vq_map_hurt(const vq_map *m);                              /* a page of it could not be read */
 void vq_map_advise_willneed(const vq_map *m, uint64_t off, uint64_t len);
-void vq_map_drop(const vq_map *m, uint64_t off, uint64_t len); /* we will not read this range again (keeps RSS low) */
+/* We will not read this range again (keeps RSS low) */
+void vq_map_drop(const vq_map *m, uint64_t off, uint64_t len);
 
 /* ---- files ---- */
 typedef struct vq_fd { int fd; } vq_fd;
 vq_status vq_fd_open_read(vq_fd *f, const char *path, uint64_t *size, vq_err *e);
-vq_status vq_fd_create(vq_fd *f, const char *path, vq_err *e);            /* O_EXCL: fails when it exists */
-vq_status vq_fd_pread(vq_fd f, void *p, size_t n, uint64_t off, const char *path, vq_err *e);  /* all n bytes or an error */
+/* O_EXCL: fails when it exists */
+vq_status vq_fd_create(vq_fd *f, const char *path, vq_err *e);
+/* All n bytes or an error */
+vq_status vq_fd_pread(vq_fd f, void *p, size_t n, uint64_t off, const char *path, vq_err *e);
 vq_status vq_fd_pwrite(vq_fd f, const void *p, size_t n, uint64_t off, const char *path, vq_err *e);
 vq_status vq_fd_sync(vq_fd f, const char *path, vq_err *e);
-vq_status vq_fd_truncate(vq_fd f, uint64_t size, const char *path, vq_err *e); /* also extends, with a hole */
+/* Also extends, with a hole */
+vq_status vq_fd_truncate(vq_fd f, uint64_t size, const char *path, vq_err *e);
 void vq_fd_start_write(vq_fd f, uint64_t off, uint64_t len);  /* hint: write these bytes out now */
-void vq_fd_drop(vq_fd f, uint64_t off, uint64_t len);         /* hint: not needed in the page cache */
-void vq_fd_want(vq_fd f, uint64_t off, uint64_t len);         /* hint: will be read soon, start now */
+/* Hint: not needed in the page cache */
+void vq_fd_drop(vq_fd f, uint64_t off, uint64_t len);
+/* Hint: will be read soon, start now */
+void vq_fd_want(vq_fd f, uint64_t off, uint64_t len);
 void vq_fd_close(vq_fd *f);                                   /* takes fd -1 */
 
-vq_status vq_file_read(const char *path, uint64_t max, vq_buf *out, vq_err *e); /* "-" is stdin; larger than max: VQ_EFAIL */
+/* "-" is stdin; larger than max: VQ_EFAIL */
+vq_status vq_file_read(const char *path, uint64_t max, vq_buf *out, vq_err *e);
 vq_status vq_file_write_atomic(const char *path, const void *p, size_t n, vq_err *e);
 bool vq_file_exists(const char *path);
 bool vq_is_dir(const char *path);
-char *vq_full_path(const char *path);                         /* from the root, links and dots resolved; vq_free; NULL: not there */
+/* From the root, links and dots resolved; vq_free; NULL: not there */
+char *vq_full_path(const char *path);
 bool vq_is_regular(const char *path);                         /* a file, or a link to one */
 uint64_t vq_file_size(const char *path);                      /* 0: not there */
 vq_status vq_rename(const char *from, const char *to, vq_err *e); /* and syncs the folder */
@@ -53,17 +61,23 @@ bool vq_disk_free(const char *path_in_folder, uint64_t *bytes);   /* for unprivi
 /* Removes `path` if the process is killed by SIGINT/SIGTERM/SIGHUP before vq_cleanup_cancel. */
 void vq_cleanup_on_signal(const char *path);
 void vq_cleanup_cancel(void);
-void vq_cleanup_now(void);   /* removes it now: for a signal handler of the caller's that is about to _exit */
+/* Removes it now: for a signal handler of the caller's that is about to _exit */
+void vq_cleanup_now(void);
 /* Regular names in a folder, sorted bytewise; free each and the array with vq_free. */
 vq_status vq_dir_list(const char *path, char ***names, size_t *n, vq_err *e);
 
 /* ---- machine ---- */
 double vq_now(void);                                   /* seconds, monotonic */
 uint64_t vq_random64(void);                            /* from the OS, for default seeds */
-int vq_cpu_count(void);                                /* CPUs this process may use: affinity and cgroup quota */
-int vq_cpu_fast_count(void);                           /* the performance cores among them (capacity or top frequency >= 0.6 of the best, no SMT siblings), >= 1 */
-uint64_t vq_mem_available(void);                       /* bytes we may use: MemAvailable and cgroup limit */
-uint64_t vq_peak_rss_anon(void);                       /* the largest vq_rss_anon() so far (ask it often), else peak RSS */
+/* CPUs this process may use: affinity and cgroup quota */
+int vq_cpu_count(void);
+/* The performance cores among them (capacity or top frequency >= 0.6 of the best, no SMT
+ * siblings), >= 1 */
+int vq_cpu_fast_count(void);
+/* Bytes we may use: MemAvailable and cgroup limit */
+uint64_t vq_mem_available(void);
+/* The largest vq_rss_anon() so far (ask it often), else peak RSS */
+uint64_t vq_peak_rss_anon(void);
 uint64_t vq_rss_anon(void);                            /* private anonymous bytes now */
 uint64_t vq_rss_file(void);
 

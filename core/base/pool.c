@@ -7,8 +7,8 @@
  * thread's next budget, one in vain halves it.  On an idle machine threads so meet without a system
  * call; when other processes eat the cores, a thread whose partner was preempted gives its core
  * away at once, and a scheduler prefers those who slept.  (Yielding instead loses a time slice
- * whenever somebody else wants the core: 3.3 ms per phase of 85 us, beside one busy process per core
- * on 2 cores of a Zen 5, where sleeping takes 230 us.)
+ * whenever somebody else wants the core: 3.3 ms per phase of 85 us, beside one busy process per
+ * core on 2 cores of a Zen 5, where sleeping takes 230 us.)
  *
  * A run is nothing more than two barriers: workers wait at the first for work, the caller's arrival
  * lets everybody go, the second ends the run.  The invariant behind all plain fields (fn, ctx,

@@ -1,8 +1,8 @@
 /* pool.h - threads that work together for one step, with cheap barriers and shared job counters.
  *
- * The caller is thread 0.  vq_pool_run() lets every thread execute fn once; inside, the threads meet
- * at barriers and take jobs.  A job is a piece of the *output* (exact.md: threads split outputs,
- * never a sum), so who takes it cannot be seen in the result.  Waiting spins shortly, then
+ * The caller is thread 0.  vq_pool_run() lets every thread execute fn once; inside, the threads
+ * meet at barriers and take jobs.  A job is a piece of the *output* (exact.md: threads split
+ * outputs, never a sum), so who takes it cannot be seen in the result.  Waiting spins shortly, then
  * parks; between two runs threads park, so an idle session uses no CPU. */
 #ifndef CORE_BASE_POOL_H
 #define CORE_BASE_POOL_H
@@ -25,9 +25,9 @@ void vq_pool_run(vq_pool *p, vq_pool_fn *fn, void *ctx);
 void vq_barrier(vq_pool *p, int thread);
 
 /* Jobs 0..n-1 of the current phase (the stretch between two barriers; one job list per phase).
- * Usage: for (int j; (j = vq_job(p, thread, n)) >= 0;) ...   Returns -1 when none is left; a barrier
- * must follow before the next list is opened.  Adjacent jobs are handed out in order, so all
- * threads read within one moving window. */
+ * Usage: for (int j; (j = vq_job(p, thread, n)) >= 0;) ...   Returns -1 when none is left; a
+ * barrier must follow before the next list is opened.  Adjacent jobs are handed out in order, so
+ * all threads read within one moving window. */
 int vq_job(vq_pool *p, int thread, int n);
 
 /* A monitor, for work that is a pipeline and not phases (a reader, many workers, a writer).  Inside

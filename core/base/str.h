@@ -22,7 +22,8 @@ void vq_buf_add(vq_buf *b, const void *p, size_t n);
 void vq_buf_str(vq_buf *b, const char *s);
 void vq_buf_char(vq_buf *b, char c);
 void vq_buf_printf(vq_buf *b, const char *fmt, ...) VQ_PRINTF(2, 3);
-void vq_buf_json(vq_buf *b, const char *p, size_t n);    /* "escaped"; invalid UTF-8 becomes U+FFFD */
+/* "escaped"; invalid UTF-8 becomes U+FFFD */
+void vq_buf_json(vq_buf *b, const char *p, size_t n);
 
 vq_str vq_str_c(const char *s);                          /* NULL stays absent */
 bool vq_str_eq(vq_str a, const char *b);
@@ -32,9 +33,11 @@ int vq_str_cmp(vq_str a, vq_str b);                      /* bytewise */
 /* Whole-string parsers: true only when all of s was a number in range. */
 bool vq_parse_i64(const char *s, int64_t *out);
 bool vq_parse_u64(const char *s, uint64_t *out);
-bool vq_parse_f64(const char *s, double *out);           /* decimal, "." only, finite; correctly rounded */
+/* Decimal, "." only, finite; correctly rounded */
+bool vq_parse_f64(const char *s, double *out);
 bool vq_parse_size(const char *s, uint64_t *out);        /* 5G, 512M, 4096: binary K M G T */
-bool vq_parse_ids(const char *s, vq_ids *out);           /* "1,2,3" or blanks between; may leave *out half filled on false */
+/* "1,2,3" or blanks between; may leave *out half filled on false */
+bool vq_parse_ids(const char *s, vq_ids *out);
 void vq_fmt_size(char out[16], uint64_t bytes);          /* "3.6 GB" style, decimal units */
 
 bool vq_ids_add(vq_ids *v, int32_t id);                  /* false: out of memory */

@@ -211,7 +211,7 @@ static vq_status check_tensor(const vaq_config *c, const vaq_tensor *t, uint64_t
     const q_typeinfo *type = q_type_info(t->type);
     if (!type || !type->known) {
         vq_tensor_name(tensor, t);
-        return vq_fail(e, VQ_EFORMAT, "%s: tensor %s: no type %u (%s) in this build; update vaquita",
+        return vq_fail(e, VQ_EFORMAT, "%s: tensor %s: type %u (%s) unknown here; update vaquita",
                        name, tensor, (unsigned)t->type, type ? type->name : "new");
     }
     uint64_t size;

@@ -33,7 +33,7 @@ typedef struct vq_role_row {
     const char *name;       /* as in checkpoints, without "model.layers.N." */
 } vq_role_row;
 
-const vq_role_row *vq_role_at(int i);               /* rows in rising order of role; NULL: no more */
+const vq_role_row *vq_role_at(int i);               /* in rising order of role; NULL: no more */
 const vq_role_row *vq_role_find(uint32_t role);     /* NULL: no such role */
 bool vq_role_used(const vq_role_row *r, const vaq_config *c);
 

@@ -32,16 +32,26 @@ typedef struct vq_file {
 vq_status vq_file_open(vq_file **out, const char *path, const q_kern *kern, vq_err *e);
 void vq_file_close(vq_file *f);
 /* The same checks on bytes in memory (p stays the caller's, 64-aligned): for tests and fuzzing. */
-vq_status vq_file_open_mem(vq_file **out, const void *p, size_t n, const char *name, const q_kern *kern,
-                           vq_err *e);
+vq_status vq_file_open_mem(vq_file **out, const void *p, size_t n, const char *name,
+                           const q_kern *kern, vq_err *e);
 
-const vaq_tensor *vq_file_find(const vq_file *f, vaq_role role, int layer, int expert); /* layer, expert -1 = none; NULL: absent */
-static inline const void *vq_file_data(const vq_file *f, const vaq_tensor *t) { return f->map.p + t->off; }
+/* layer, expert -1: none.  NULL: absent. */
+const vaq_tensor *vq_file_find(const vq_file *f, vaq_role role, int layer, int expert);
+static inline const void *vq_file_data(const vq_file *f, const vaq_tensor *t)
+{
+    return f->map.p + t->off;
+}
 
 /* Metadata: the text of `key`, absent when there is none. */
 vq_str vq_file_meta(const vq_file *f, const char *key);
 /* Iterates: *pos starts at 0; false at the end. */
-typedef struct vq_meta { vq_str key; uint32_t type; vq_str text; uint64_t u64; double f64; } vq_meta;
+typedef struct vq_meta {
+    vq_str key;
+    uint32_t type;              /* VAQ_META_*: which of the following counts */
+    vq_str text;
+    uint64_t u64;
+    double f64;
+} vq_meta;
 bool vq_file_meta_next(const vq_file *f, size_t *pos, vq_meta *out);
 
 /* "model.layers.3.mlp.gate_up_proj.weight": for messages, info and JSON. */
@@ -60,8 +70,8 @@ typedef struct vq_verify {
  * caller's thread and may return true to stop (VQ_EINTR).  VQ_EFORMAT when some chunk is bad. */
 typedef bool vq_progress_fn(void *ctx, uint64_t done, uint64_t total);
 struct vq_pool;
-vq_status vq_file_verify(const vq_file *f, const q_kern *kern, struct vq_pool *pool, vq_progress_fn *progress,
-                         void *ctx, vq_verify *out, vq_err *e);
+vq_status vq_file_verify(const vq_file *f, const q_kern *kern, struct vq_pool *pool,
+                         vq_progress_fn *progress, void *ctx, vq_verify *out, vq_err *e);
 void vq_verify_clear(vq_verify *v);
 
 /* ---- SHA-256 as a stream ---- */
@@ -78,10 +88,9 @@ void vq_sha256_end(vq_sha256 *s, uint8_t out[32]);
 /* ---- writer ----
  * begin: lays the file out from the table (offsets and sizes of tensors are computed here, in table
  * order as the caller gives it: that is the order on disk; the table section is sorted by the
- * writer), checks free disk space, creates PATH.tmp-XXXX.  Body bytes are then written at their
- * places by vq_writer_put, by any thread, each byte of every tensor exactly once, in ranges whose
- * start is a multiple of VAQ_CHUNK from the body's start or that follow the previous range of the
- * same chunk: see put.  end: pads, hashes what is missing, writes the front, fsync, rename. */
+ * writer), checks it all as the reader would, checks free disk space, creates PATH.tmp-XXXXXXXX,
+ * which SIGINT, SIGTERM and SIGHUP remove.  put: each byte of every tensor exactly once, in file
+ * order.  end: pads, writes the front, fsync, rename. */
 typedef struct vq_writer vq_writer;
 typedef struct vq_writer_spec {
     const char *path;           /* final name */
@@ -102,11 +111,12 @@ vq_status vq_writer_begin(vq_writer **out, const vq_writer_spec *spec, vq_err *e
 vq_status vq_writer_put(vq_writer *w, size_t i, uint64_t at, const void *p, size_t n, vq_err *e);
 /* The rel_rmse of tensor i, to be called before end. */
 void vq_writer_rmse(vq_writer *w, size_t i, float rel_rmse);
-vq_status vq_writer_end(vq_writer *w, uint8_t root[32], uint64_t *bytes, vq_err *e); /* frees w, also on failure */
-void vq_writer_abort(vq_writer *w);                                 /* removes the temporary; takes NULL */
+/* Frees w, also on failure. */
+vq_status vq_writer_end(vq_writer *w, uint8_t root[32], uint64_t *bytes, vq_err *e);
+void vq_writer_abort(vq_writer *w);     /* removes the temporary; takes NULL */
 
-/* The front alone of such a file (its first body_off bytes, the hashes of the chunks all zero) and the whole
- * file's size: for containers made in memory, whose weights nobody will verify. */
+/* The front alone of such a file (its first body_off bytes, the hashes of the chunks all zero) and
+ * the whole file's size: for containers made in memory, whose weights nobody will verify. */
 vq_status vq_front_make(vq_buf *front, uint64_t *file_size, const vq_writer_spec *spec, vq_err *e);
 
 void vq_meta_add_text(vq_buf *b, const char *key, const char *p, size_t n);

@@ -1,14 +1,14 @@
 /* vaq.h - the structs of a .vaq container, byte for byte.  FORMAT.md is normative; this is it in C.
  *
- * A file is a front and a body.  The front (header, section directory, sections) is hashed whole at
- * open; the body holds the tensors, each 4096-aligned, in the order the kernels read them, hashed in
- * chunks of 1 MiB whose hashes are a section of the front.  So one root covers every byte.
+ * A file is a front and a body.  The front (header, section directory, sections) is hashed whole
+ * at open; the body holds the tensors, each 4096-aligned, in the order the kernels read them,
+ * hashed in chunks of 1 MiB whose hashes are a section of the front.  One root covers every byte.
  *
  *   0                 vaq_header (256 B), then n_sections x vaq_section
  *   sections          each 64-aligned, in any order, no overlaps
  *   body_off          multiple of 4096; zero padding in between
  *   tensors           each at a multiple of 4096, zero padding in between
- *   file_size         = body_off + body_size
+ *   file_size         = body_off + body_size, a multiple of 4096: the last tensor is padded too
  *
  * All integers little-endian, all floats IEEE; the host must be little-endian. */
 #ifndef CORE_FILE_VAQ_H
@@ -53,7 +53,7 @@ typedef enum vaq_section_id {
 } vaq_section_id;
 
 typedef struct vaq_section {
-    uint32_t id;            /* vaq_section_id; unknown ids are skipped if bit 31 is set, else refused */
+    uint32_t id;            /* vaq_section_id; unknown ones: skipped if bit 31 is set, or refused */
     uint32_t pad;           /* zero */
     uint64_t off;           /* from the file's start, multiple of 64 */
     uint64_t size;
@@ -62,9 +62,9 @@ typedef struct vaq_section {
 } vaq_section;
 static_assert(sizeof(vaq_section) == 64, "section");
 
-/* Metadata: records of { u32 key_len, u32 type, u64 value_len, key bytes, value bytes, zeros up to a
- * multiple of 8 }.  type 1 = UTF-8 text, 2 = u64, 3 = f64.  Keys of today: name, distill_of, licence,
- * source (folder or repository name), source_sha256 (hex; of the checkpoint's headers and config:
+/* Metadata: records of { u32 key_len, u32 type, u64 value_len, key bytes, value bytes, zeros up to
+ * a multiple of 8 }.  type 1 = UTF-8 text, 2 = u64, 3 = f64.  Keys of today: name, distill_of,
+ * licence, source (folder or repository name), source_sha256 (hex; of headers and config:
  * see convert), recipe, template, tool (writer's version), quality.* (f64). */
 enum { VAQ_META_TEXT = 1, VAQ_META_U64 = 2, VAQ_META_F64 = 3 };
 
@@ -74,11 +74,11 @@ typedef enum vaq_template { /* chat.h renders them */
     VAQ_TPL_NONE = 0,       /* no template: raw prompts only */
     VAQ_TPL_R1_2501 = 1,    /* R1 of January 2025: the answer starts after the Assistant mark */
     VAQ_TPL_R1_2502 = 2,    /* R1 of February 2025, R1-Zero: ends in <think>\n */
-    VAQ_TPL_DISTILL = 3,    /* R1-Distill-Qwen / -Llama: ends in <think>\n, last system message only */
+    VAQ_TPL_DISTILL = 3,    /* R1-Distill: ends in <think>\n, last system message only */
     VAQ_TPL_R1_0528 = 4,    /* R1-0528 and R1-0528-Qwen3-8B */
     VAQ_TPL_CHATML = 5,     /* <|im_start|>role\n...<|im_end|>\n, no default system text */
     VAQ_TPL_SMOLLM = 6,     /* ChatML with SmolLM2's default system text */
-    VAQ_TPL_DISTILL_2501 = 7 /* R1-Distill before February 2025: as DISTILL without the <think>\n tail */
+    VAQ_TPL_DISTILL_2501 = 7 /* R1-Distill before February 2025: without the <think>\n tail */
 } vaq_template;
 
 enum { /* vaq_config.flags */
@@ -110,10 +110,11 @@ typedef struct vaq_config {
     /* MLA (VAQ_DEEPSEEK3), else 0 */
     uint32_t q_lora, kv_lora, nope_dim;
     /* experts, else 0 */
-    uint32_t n_expert, n_expert_used, n_expert_shared, n_group, n_group_used, n_dense_layer, moe_inter;
+    uint32_t n_expert, n_expert_used, n_expert_shared, n_group, n_group_used, n_dense_layer;
+    uint32_t moe_inter;
     float routed_scale;
     uint32_t n_mtp;         /* MTP layers kept, numbered n_layer .. */
-    float temperature;      /* generation advice of the checkpoint, NaN-free; 0.6 and 0.95 when it has none */
+    float temperature;      /* the checkpoint's advice, NaN-free; 0.6 and 0.95 when it has none */
     float top_p;
     uint32_t pad[26];       /* zero */
 } vaq_config;
@@ -133,7 +134,7 @@ typedef enum vaq_role {
     VAQ_O = 9,              /* hidden x n_head * v_dim */
     VAQ_Q_BIAS = 10, VAQ_K_BIAS = 11, VAQ_V_BIAS = 12,  /* vectors */
     VAQ_Q_NORM = 13, VAQ_K_NORM = 14,                   /* head_dim, vectors */
-    VAQ_GATE_UP = 15,       /* 2 * round16(inter) x hidden: row groups gate 0, up 0, gate 1, up 1, ... */
+    VAQ_GATE_UP = 15,       /* 2 * round16(inter) x hidden: row groups gate 0, up 0, gate 1, ... */
     VAQ_DOWN = 16           /* hidden x inter */
     /* 32..: MLA, router, experts, MTP (with R1) */
 } vaq_role;
@@ -144,7 +145,7 @@ typedef struct vaq_tensor {
     uint32_t rows, cols;    /* logical shape; vector: rows = 1 */
     uint16_t role;          /* vaq_role */
     uint16_t type;          /* q_type id; vectors are F32 */
-    uint16_t layout;        /* 0 = vector (row-major f32), 1 = T16 matrix, 2 = T16 gate/up interleaved */
+    uint16_t layout;        /* 0 = vector (row-major f32), 1 = T16, 2 = T16 gate/up interleaved */
     uint16_t layer;         /* 0xffff when it belongs to no layer */
     int32_t expert;         /* -1 when it belongs to none */
     float rel_rmse;         /* of encoding: sqrt(sum (w-q)^2 / sum w^2), informative */
