@@ -56,7 +56,7 @@ char *vq_full_path(const char *path);
 bool vq_is_regular(const char *path);                         /* a file, or a link to one */
 uint64_t vq_file_size(const char *path);                      /* 0: not there */
 vq_status vq_rename(const char *from, const char *to, vq_err *e); /* and syncs the folder */
-void vq_unlink(const char *path);
+void vq_unlink(const char *path);                             /* files and links only, no devices */
 bool vq_disk_free(const char *path_in_folder, uint64_t *bytes);   /* for unprivileged users */
 /* Removes `path` if the process is killed by SIGINT/SIGTERM/SIGHUP before vq_cleanup_cancel. */
 void vq_cleanup_on_signal(const char *path);

@@ -410,9 +410,11 @@ vq_status vq_rename(const char *from, const char *to, vq_err *e)
     return VQ_OK;
 }
 
+/* What we remove is what we made: root's `-o /dev/full` must not cost the machine its device. */
 void vq_unlink(const char *path)
 {
-    unlink(path);
+    struct stat st;
+    if (lstat(path, &st) == 0 && (S_ISREG(st.st_mode) || S_ISLNK(st.st_mode))) unlink(path);
 }
 
 bool vq_disk_free(const char *path_in_folder, uint64_t *bytes)
