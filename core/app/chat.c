@@ -184,7 +184,9 @@ static bool read_plain(vq_buf *line)
         vq_buf_add(line, part, n);
         if (n && part[n - 1] == '\n') break;
     }
-    while (line->n && (line->p[line->n - 1] == '\n' || line->p[line->n - 1] == '\r')) line->n--;
+    while (line->n && (line->p[line->n - 1] == '\n' || line->p[line->n - 1] == '\r')) {
+        line->p[--line->n] = 0;
+    }
     return any;
 }
 

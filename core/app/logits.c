@@ -115,6 +115,7 @@ static vq_status logits(app *a, const void *opts, char **arg, int n_arg, vq_err 
     vq_engine *eng = NULL;
     vq_ids ids = { 0 };
     char hex[65];
+    const bool fresh = o->out && !vq_file_exists(o->out);
     vq_status st = VQ_OK;
     if (o->ids) st = app_parse_ids(o->ids, "--ids", &ids, e);
     if (!st && o->ids && !ids.n) st = vq_fail(e, VQ_EUSAGE, "--ids is empty");
@@ -133,7 +134,9 @@ static vq_status logits(app *a, const void *opts, char **arg, int n_arg, vq_err 
     app_sha256_end(k.sha, hex);
     if (k.f && fclose(k.f) && !st)
         st = vq_fail_errno(e, errno, "%s: cannot write the logits", o->out);
-    if (st && k.f) vq_unlink(o->out); /* rows that are not all there would be taken for all */
+    /* Rows that are not all there would be taken for all; what was there before (a device, a pipe)
+     * is not ours to remove. */
+    if (st && k.f && fresh) vq_unlink(o->out);
     if (a->out_errno) st = VQ_OK; /* told by main */
     else if (!st) st = summary(a, &k, hex, e);
     vq_ids_clear(&ids);

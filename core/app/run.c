@@ -43,6 +43,7 @@ static vq_status prompt_text(const run_opts *o, vq_buf *out, vq_err *e)
         /* The newline that ends a text file is not part of the question. */
         if (!o->raw && out->n && out->p[out->n - 1] == '\n') {
             out->n -= out->n > 1 && out->p[out->n - 2] == '\r' ? 2 : 1;
+            out->p[out->n] = 0;
         }
     }
     if (out->oom) return vq_fail(e, VQ_ENOMEM, "out of memory for the prompt");

@@ -6,6 +6,7 @@
 
 #include "core/base/str.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,10 +42,13 @@ vq_status vq_fail(vq_err *e, vq_status code, const char *fmt, ...)
 
 vq_status vq_fail_errno(vq_err *e, int errnum, const char *fmt, ...)
 {
+    vq_status code = VQ_EFAIL;
+    if (errnum == ENOSPC || errnum == EFBIG) code = VQ_ENOFIT;
+    if (errnum == ENOMEM) code = VQ_ENOMEM;
     if (e) {
         va_list ap;
         va_start(ap, fmt);
-        e->code = VQ_EFAIL;
+        e->code = code;
         int n = vsnprintf(e->msg, sizeof e->msg, fmt, ap);
         va_end(ap);
         if (n < 0) n = 0;
@@ -53,7 +57,7 @@ vq_status vq_fail_errno(vq_err *e, int errnum, const char *fmt, ...)
         }
         sanitize(e->msg);
     }
-    return VQ_EFAIL;
+    return code;
 }
 
 int vq_status_exit(vq_status s)

@@ -35,7 +35,8 @@ typedef struct vq_err {
  * Control characters in the result are replaced by '?': messages carry names from files. */
 vq_status vq_fail(vq_err *e, vq_status code, const char *fmt, ...) VQ_PRINTF(3, 4);
 
-/* Like vq_fail, with ": strerror(errnum)" appended. */
+/* Like vq_fail, with ": strerror(errnum)" appended; VQ_ENOFIT when a disk is full, VQ_ENOMEM when
+ * memory ran out, else VQ_EFAIL. */
 vq_status vq_fail_errno(vq_err *e, int errnum, const char *fmt, ...) VQ_PRINTF(3, 4);
 
 /* The process exit code that cli.md promises for a status. */

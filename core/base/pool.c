@@ -284,7 +284,8 @@ vq_status vq_pool_new(vq_pool **out, int n_threads, vq_err *e)
     pthread_attr_destroy(&attr);
     if (err) {
         vq_pool_free(p); /* those that were made wait like those of a smaller pool */
-        return vq_fail_errno(e, err, "only %d of %d threads could be started", made, n_threads);
+        return vq_fail(e, VQ_ENOMEM, "only %d of %d threads could be started; try fewer --threads",
+                       made, n_threads);
     }
     *out = p;
     return VQ_OK;

@@ -9,8 +9,9 @@ import select
 import signal
 import sys
 import tempfile
-import termios
 import time
+
+READY = b"> \r\x1b[2C"        # the prompt before an empty line
 
 
 class Terminal:
@@ -21,23 +22,24 @@ class Terminal:
             os.environ.update(HOME=self.home, TERM="xterm")
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execvp(argv[0], argv)
-        self.seen = b""
+        self.shown = b""
 
     def until(self, text, seconds=30):
-        """Reads until text appears behind what was read before."""
-        end, got = time.time() + seconds, b""
-        while text not in got:
+        """What is shown up to and with text; the rest stays for the next call."""
+        end = time.time() + seconds
+        while text not in self.shown:
             left = end - time.time()
             if left <= 0 or not select.select([self.fd], [], [], left)[0]:
-                sys.exit(f"waited for {text!r}, got {got[-500:]!r}")
+                sys.exit(f"waited for {text!r}, got {self.shown[-500:]!r}")
             try:
                 part = os.read(self.fd, 4096)
             except OSError:
                 part = b""
             if not part:
-                sys.exit(f"ended while waiting for {text!r}, got {got[-500:]!r}")
-            got += part
-        self.seen += got
+                sys.exit(f"ended while waiting for {text!r}, got {self.shown[-500:]!r}")
+            self.shown += part
+        at = self.shown.index(text) + len(text)
+        got, self.shown = self.shown[:at], self.shown[at:]
         return got
 
     def type(self, keys):
@@ -62,29 +64,29 @@ def expect(ok, what):
 
 def main():
     t = Terminal(sys.argv[1:])
-    t.until(b"> ")
-    t.type(b"/hlep\x1b[D\x1b[D\x7fe\x1b[Dl\x1b[C\x1b[3~\r")      # edited into something unknown or /help
-    t.until(b"/help")
-    t.until(b"> ")
+    t.until(READY)
+    t.type(b"/hlep\x1b[D\x1b[D\x7f\x1b[Cl\r")                  # edited into /help
+    t.until(b"forget the conversation")
+    t.until(READY)
     t.type(b"Compute 646 + 683.\r")
     shown = t.until(b"\x1b[0m")
     expect(b"\x1b[2m" in shown, "thoughts are dimmed")
     t.until(b"boxed{1329}")
-    t.until(b"> ")
+    t.until(READY)
     t.type(b"\x1b[A")                                            # the question again
     t.until(b"Compute 646 + 683.")
     t.type(b"\x15/think hide\r")
-    t.until(b"> ")
+    t.until(READY)
     t.type(b"\x1b[A\x1b[A\r")
     shown = t.until(b"boxed{1329}")
     expect(b"\x1b[2m" not in shown, "hidden thoughts are not shown")
-    t.until(b"> ")
+    t.until(READY)
     t.type(b"\x03")                                              # Ctrl-C on an empty line
     t.until(b"Ctrl-D")
-    t.until(b"> ")
+    t.until(READY)
     t.type(b"\x1b[200~/clear\x1b[201~\r")                        # pasted
     t.until(b"new conversation")
-    t.until(b"> ")
+    t.until(READY)
     t.type(b"\x04")
     code = t.end()
     expect(code == 0, f"exit {code}")
