@@ -33,7 +33,8 @@ uint32_t q_cpu_detect(void)
     if (!has(c1, 1u << 27)) return r;                                       /* OSXSAVE */
     const uint64_t os = xgetbv0();
     if ((os & 0x06) != 0x06) return r;                                      /* xmm, ymm */
-    if (!has(b7, 1u << 5) || !has(c1, 1u << 12 | 1u << 29 | 1u << 28)) return r; /* AVX2; FMA F16C AVX */
+    if (!has(b7, 1u << 5)) return r;                                        /* AVX2 */
+    if (!has(c1, 1u << 12 | 1u << 29 | 1u << 28)) return r;                 /* FMA F16C AVX */
     r |= Q_CPU_AVX2;
     if (has(a71, 1u << 4)) r |= Q_CPU_AVXVNNI;
     if ((os & 0xe6) == 0xe6 && has(c7, 1u << 11) &&                         /* opmask, zmm; VNNI */

@@ -1,7 +1,7 @@
 /* decode.c - values of encoded weights, and the small float formats.
  *
- * Decoding is exact by definition: value = row_scale * (float)(s * g), one rounding; the float types
- * widen without one.  The conversions work on bits, so they do not depend on a rounding mode. */
+ * Decoding is exact by definition: value = row_scale * (float)(s * g), one rounding; the float
+ * types widen without one.  The conversions work on bits and depend on no rounding mode. */
 #include "quant/scalar.h"
 #include "quant/t16.h"
 
@@ -51,7 +51,8 @@ void q_decode_tiles(int type, float *out, const void *group, const void *tiles, 
 
 void q_decode_row(int type, float *out, const void *group, int row, int k)
 {
-    q_decode_tiles(type, out, group, (const uint8_t *)group + q_type_info(type)->head_bytes, row, k);
+    const uint8_t *tiles = (const uint8_t *)group + q_type_info(type)->head_bytes;
+    q_decode_tiles(type, out, group, tiles, row, k);
 }
 
 float q_f16_to_f32(uint16_t h)

@@ -1,8 +1,8 @@
 /* encode.c - enc 1: how weights become codes, the same bytes on every machine.
  *
- * One sub-block (16 k; N4s 32) of a row is w ~ sigma * g[code], sigma = row_scale * s with s an int8 of
- * either sign: the grid of N4 is lopsided, and the sign picks its orientation.  Three passes over
- * the 16 rows of a group:
+ * One sub-block (16 k; N4s 32) of a row is w ~ sigma * g[code], sigma = row_scale * s with s an
+ * int8 of either sign: the grid of N4 is lopsided, and the sign picks its orientation.  Three
+ * passes over the 16 rows of a group:
  *   fit    per sub-block, the best real sigma: the weight of largest magnitude is laid on some tens
  *          of places around both ends of the grid, codes are the nearest, and of all candidates the
  *          one wins whose least-squares sigma leaves the smallest error
@@ -47,10 +47,10 @@ static void add_places(grid *o, float from, float to, float step)
     for (float x = from; x <= to; x += step) o->place[o->n_place++] = x;
 }
 
-/* Places beyond an end of the grid clip the largest weight, which pays when the rest of the block is
- * small; places short of it leave the end unused.  Measured on Gaussian rows: half steps or a wider
- * range give N4 less than 0.002 dB; whole steps and a reach of 1 cost L6 0.07 and L8 0.3 dB; every
- * second place alone would cost N4 0.012 dB and make it 1.6 times as fast. */
+/* Places beyond an end of the grid clip the largest weight, which pays when the rest of the block
+ * is small; places short of it leave the end unused.  Measured on Gaussian rows: half steps or a
+ * wider range give N4 less than 0.002 dB; whole steps and a reach of 1 cost L6 0.07 and L8 0.3 dB;
+ * every second place alone would cost N4 0.012 dB and make it 1.6 times as fast. */
 static void grid_init(grid *o, int type)
 {
     o->type = type;
@@ -90,7 +90,8 @@ static inline void cells(int32_t *restrict cell, const float *restrict w, const 
 }
 
 /* Grid values nearest to w * inv for 16 rows. */
-static inline void nearest(const grid *o, float *restrict g, const float *restrict w, const float *restrict inv)
+static inline void nearest(const grid *o, float *restrict g, const float *restrict w,
+                           const float *restrict inv)
 {
     if (is_n4(o->type)) {
         int32_t cell[LANES];
@@ -164,9 +165,10 @@ static inline void fit_block(const grid *o, const block *b, float *restrict sigm
     }
 }
 
-/* s of each row, the best around sigma / row_scale; adds to num and den what fits row_scale to these codes. */
-static inline void round_block(const grid *o, const block *b, const float *scale, const float *sigma, int8_t *s8,
-                               double *num, double *den)
+/* s of each row, the best around sigma / row_scale; adds to num and den what fits row_scale to
+ * these codes. */
+static inline void round_block(const grid *o, const block *b, const float *scale,
+                               const float *sigma, int8_t *s8, double *num, double *den)
 {
     float mid[LANES], s[LANES], best[LANES], bwg[LANES], bgg[LANES];
     for (int r = 0; r < LANES; r++) {
@@ -259,8 +261,8 @@ static void load_block(block *b, const rows *o, int sub, int k0)
     }
 }
 
-/* Row scale as stored for a normalised one: rounded to float, never so large that a decoded weight is
- * infinite, and not 0, so that rows of the smallest denormals keep what a float can hold. */
+/* Row scale as stored for a normalised one: rounded to float, never so large that a decoded weight
+ * is infinite, and not 0, so that rows of the smallest denormals keep what a float can hold. */
 static float stored_scale(const grid *o, double scale, double unit)
 {
     const float most = 0x1.fffffep+127f / (127.0f * -o->lo) * 0x1.fffffep-1f;
@@ -278,14 +280,16 @@ static void fit_group(const grid *o, const rows *in, uint8_t *tiles, int n_tiles
             float sigma[LANES];
             load_block(&b, in, o->sub, (t * SUBS + i) * o->sub);
             fit_block(o, &b, sigma);
-            for (int r = 0; r < LANES; r++) top[r] = fabsf(sigma[r]) > top[r] ? fabsf(sigma[r]) : top[r];
+            for (int r = 0; r < LANES; r++)
+                top[r] = fabsf(sigma[r]) > top[r] ? fabsf(sigma[r]) : top[r];
             memcpy(tiles + (size_t)t * tile_bytes + 64 + 64 * i, sigma, sizeof sigma);
         }
     }
 }
 
-static void round_group(const grid *o, const rows *in, uint8_t *tiles, int n_tiles, size_t tile_bytes,
-                        const float scale[LANES], double num[LANES], double den[LANES])
+static void round_group(const grid *o, const rows *in, uint8_t *tiles, int n_tiles,
+                        size_t tile_bytes, const float scale[LANES], double num[LANES],
+                        double den[LANES])
 {
     block b;
     for (int r = 0; r < LANES; r++) num[r] = den[r] = 0.0;
@@ -332,7 +336,8 @@ static void pack_block(const grid *o, const block *b, uint8_t *tile, int i, cons
             float g[LANES];
             nearest(o, g, b->w[k], inv);
             for (int r = 0; r < LANES; r++)
-                if (s8[r]) put_code(type, planes, k0 % Q_TILE + k, r, (int)g[r] + (type == Q_L6 ? 32 : 0));
+                if (s8[r])
+                    put_code(type, planes, k0 % Q_TILE + k, r, (int)g[r] + (type == Q_L6 ? 32 : 0));
         }
     }
 }
@@ -349,7 +354,8 @@ static void measure(int type, const uint8_t *group, const rows *in, double err2[
         for (int k0 = 0; k0 < in->k; k0 += PART) {
             float v[PART];
             const int n = in->k - k0 < PART ? in->k - k0 : PART;
-            q_decode_tiles(type, v, group, group + info->head_bytes + (size_t)(k0 / PART) * part_bytes, r, n);
+            q_decode_tiles(type, v, group,
+                           group + info->head_bytes + (size_t)(k0 / PART) * part_bytes, r, n);
             const float *w = in->src + (size_t)r * in->ld + k0;
             for (int k = 0; k < n; k++) {
                 const double d = (double)w[k] - (double)v[k];
@@ -382,7 +388,8 @@ static void encode_codes(int type, uint8_t *out, rows *in, const uint32_t *max_b
     }
     round_group(&o, in, tiles, n_tiles, tile_bytes, scale, num, den);
     for (int r = 0; r < LANES; r++) {
-        stored[r] = den[r] > 0.0 && num[r] > 0.0 ? stored_scale(&o, num[r] / den[r], in->unit[r]) : 0.0f;
+        const bool any = den[r] > 0.0 && num[r] > 0.0;
+        stored[r] = any ? stored_scale(&o, num[r] / den[r], in->unit[r]) : 0.0f;
         scale[r] = (float)((double)stored[r] / in->unit[r]);
     }
     memcpy(out, stored, sizeof stored);
@@ -398,6 +405,12 @@ static void encode_codes(int type, uint8_t *out, rows *in, const uint32_t *max_b
 
 /* ---- float types: values moved into T16 order ---- */
 
+/* How q_encode_group names a weight it refuses. */
+static uint64_t place_of(int row, int k, int col)
+{
+    return 1 + (uint64_t)row * (uint64_t)k + (uint64_t)col;
+}
+
 static uint64_t encode_float(int type, uint8_t *out, const rows *in)
 {
     memset(out, 0, q_group_bytes(type, in->k));
@@ -410,15 +423,15 @@ static uint64_t encode_float(int type, uint8_t *out, const rows *in)
             }
             const uint16_t h = type == Q_F16 ? q_f32_to_f16(p[k]) : q_f32_to_bf16(p[k]);
             const uint16_t inf = type == Q_F16 ? 0x7c00 : 0x7f80;
-            if ((h & inf) == inf) return 1 + (uint64_t)r * (uint64_t)in->k + (uint64_t)k; /* does not fit */
+            if ((h & inf) == inf) return place_of(r, in->k, k); /* does not fit */
             memcpy(out + 64 * (size_t)(k / 2) + 4 * (size_t)r + 2 * (size_t)(k % 2), &h, 2);
         }
     }
     return 0;
 }
 
-uint64_t q_encode_group(int type, void *out, const float *src, size_t ld, int nrows, int k, const float *imp,
-                        void *tmp, double err2[2])
+uint64_t q_encode_group(int type, void *out, const float *src, size_t ld, int nrows, int k,
+                        const float *imp, void *tmp, double err2[2])
 {
     (void)tmp; /* enc 1 needs none; part of the contract for a search that does */
     rows in = { .src = src, .ld = ld, .imp = imp, .n = nrows, .k = k };
@@ -427,7 +440,7 @@ uint64_t q_encode_group(int type, void *out, const float *src, size_t ld, int nr
         const float *p = src + (size_t)r * ld;
         max_bits[r] = q_max_bits(p, k);
         for (int i = 0; max_bits[r] > Q_BITS_FINITE; i++)
-            if ((q_bits(p[i]) & 0x7fffffffu) > Q_BITS_FINITE) return 1 + (uint64_t)r * (uint64_t)k + (uint64_t)i;
+            if ((q_bits(p[i]) & 0x7fffffffu) > Q_BITS_FINITE) return place_of(r, k, i);
     }
     if (q_type_info(type)->is_float) {
         const uint64_t bad = encode_float(type, out, &in);

@@ -70,10 +70,11 @@ extern const int8_t q_grid_n4[16];
 
 /* ------------------------------------------------------------------------------------------
  * Encoding (enc 1): the same bytes on every machine and for every number of threads.
- * Encodes 16 rows at a time.  src: (nrows, k) row-major f32, row stride ld floats, 1 <= nrows <= 16;
+ * Encodes 16 rows at a time.  src: (nrows, k) row-major f32, row stride ld, 1 <= nrows <= 16;
  * imp: (k) importance of each column, >= 0, or NULL for 1.  out: one row group, q_group_bytes().
  * tmp: Q_TMP bytes.  Returns 0, or 1 + the index row * k + col of the first non-finite weight.
- * err2, if not NULL, receives {sum of (w - q)^2, sum of w^2} over the rows, in double, row by row. */
+ * For F16 and BF16 a weight too large for the type counts as non-finite.  err2, if not NULL,
+ * receives {sum of (w - q)^2, sum of w^2} over the rows, in double, row by row. */
 uint64_t q_encode_group(int type, void *out, const float *src, size_t ld, int nrows, int k,
                         const float *imp, void *tmp, double err2[2]);
 
@@ -93,9 +94,9 @@ float q_f8e4m3_to_f32(uint8_t b); /* OCP E4M3 "fn": no infinity, NaN = 0x7f, 0xf
 /* ------------------------------------------------------------------------------------------
  * Activations.  A matrix input of M tokens, k padded to kt tiles of 64, in tile-major order so that
  * a block of tokens of one tile is contiguous: constant displacements for every ISA, ready to be an
- * AMX A tile.  Process-private, never on disk.  kt is also the number of 64-k tiles of the matrix: its
- * groups are q_group_bytes(type, 64 * kt) apart.  When kt is odd there is memory for one tile more,
- * zeroed by q_acts_init and written by nobody: N4s, whose tiles are 128 k, may multiply it.
+ * AMX A tile.  Process-private, never on disk.  kt is also the number of 64-k tiles of the matrix:
+ * its groups are q_group_bytes(type, 64 * kt) apart.  When kt is odd there is memory for one tile
+ * more, zeroed by q_acts_init and written by nobody: N4s, whose tiles are 128 k, may multiply it.
  *   nsum is minus the sum of each 16 codes: u8-weight ISAs start their accumulators from it
  *   (shifted by the format's offset).  All tables write all planes, so tables may be mixed. */
 typedef struct q_acts {
@@ -106,14 +107,15 @@ typedef struct q_acts {
     int kt;         /* ceil(k / 64) */
 } q_acts;
 
-size_t q_acts_bytes(int M, int k);                              /* memory for q_acts_init */
-void q_acts_init(q_acts *a, void *mem, int M, int k);           /* mem 64-aligned; the kt tiles are undefined */
+size_t q_acts_bytes(int M, int k);                    /* memory for q_acts_init */
+void q_acts_init(q_acts *a, void *mem, int M, int k); /* mem 64-aligned; kt tiles undefined */
 
 /* Bits above 0x7f7fffff mark a non-finite f32; functions below return nonzero when they met one. */
 
 /* One A64 quantisation: tiles t0 .. t0+nt-1 of token m of *a from x[0..n), zero-padded to nt*64
  * (n <= nt * 64).
- * Per tile: m = max abs; m < 2^-100 -> d = 0, q = 0; else inv = 127 / m, q = rne(x * inv), d = m / 127. */
+ * Per tile: m = max abs; m < 2^-100 -> d = 0, q = 0; else inv = 127 / m, q = rne(x * inv),
+ * d = m / 127. */
 typedef int q_quant_a64_fn(q_acts *a, int m, int t0, int nt, const float *x, int n);
 
 /* Two-byte quantisation of one query head: token 2m of *a gets hi with d = 254 * d, token 2m+1 gets
@@ -127,14 +129,14 @@ typedef int q_quant_a16_fn(q_acts *a, int m, const float *x, int n);
  * clipped); y overlaps nothing; reads nothing past the last tile.  tmp: Q_TMP bytes, 64-aligned.
  * Bits: z[t] exact int32, f = fma(d[t], (float)z[t], f), t ascending from f = 0; y = row_scale * f.
  * |z| <= 4*16*127*127*127 = 131,096,512 (L8), less for all others. */
-typedef void q_gemm_a8_fn(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
-                          void *tmp);
+typedef void q_gemm_a8_fn(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
+                          int m, void *tmp);
 typedef q_gemm_a8_fn q_gemm_l8_fn, q_gemm_l6_fn, q_gemm_n4_fn, q_gemm_n4s_fn;
 
 /* Float weights: f = fma(w[k], x[k], f), k ascending from 0, y = f + 0.0f.
- * k: padded to 64; x: (m, k) with row stride ldx floats, padding written as zeros, 64-aligned rows. */
-typedef void q_gemm_f_fn(float *y, size_t ldy, const void *w, int n, int k, const float *x, size_t ldx,
-                         int m, void *tmp);
+ * k: padded to 64; x: (m, k), row stride ldx floats, padding written as zeros, 64-aligned rows. */
+typedef void q_gemm_f_fn(float *y, size_t ldy, const void *w, int n, int k, const float *x,
+                         size_t ldx, int m, void *tmp);
 typedef q_gemm_f_fn q_gemm_f32_fn, q_gemm_f16_fn, q_gemm_bf16_fn;
 
 /* ------------------------------------------------------------------------------------------
@@ -142,19 +144,22 @@ typedef q_gemm_f_fn q_gemm_f32_fn, q_gemm_f16_fn, q_gemm_bf16_fn;
  *   K int8 (Q_KV_8): 16 row groups of 16 positions in T16 L8 order, k = head dim padded to 64.
  *   K f32 / bf16   : 16 row groups in T16 F32 / BF16 order, k = head dim padded to 64.
  *   V int8         : [nb x 256 f32 dv], nb = ceil(hd/128); then 4 tiles of 64 positions, each
- *                    hdp/16 groups of 16 lines: line c = 16 dims x positions 4c..4c+3; hdp = hd up to 16.
- *   V f32 / bf16   : 256 rows of hdp values (hdp = hd up to 16), position-major. */
+ *                    hdp/16 groups of 16 lines: line c = 16 dims x positions 4c..4c+3.
+ *   V f32 / bf16   : 256 rows of hdp values, position-major.
+ * hdp = hd up to a multiple of 16; padding of K and V is written as zeros. */
 typedef enum q_kv { Q_KV_F32 = 0, Q_KV_BF16 = 1, Q_KV_8 = 2 } q_kv;
 
 size_t q_kv_k_bytes(q_kv t, int hd);
 size_t q_kv_v_bytes(q_kv t, int hd);
 
 /* Append position p (0..255) of one head.  Return nonzero when x is not finite (the block is then
- * unspecified at p).  K int8 = "L8 row" of exact.md 2: zero-padded to 64, M = max abs; M < 2^-100 ->
- * all 0; rs = M / 16129, inv = 127 / M; per 16: t = max abs * inv, n = rne(t), s = min(n + (n < t), 127);
- * s = 0 -> q = 0, else q = clamp(rne(x / (rs * (float)s)), -127, 127).  V int8 = A128 over the dims. */
+ * unspecified at p).  K int8 = "L8 row" of exact.md 2: zero-padded to 64, M = max abs;
+ * M < 2^-100 -> all 0; rs = M / 16129, inv = 127 / M; per 16: t = max abs * inv, n = rne(t),
+ * s = min(n + (n < t), 127); s = 0 -> q = 0, else q = clamp(rne(x / (rs * (float)s)), -127, 127).
+ * V int8 = A128 over the dims. */
 typedef int q_kv_put_fn(void *blk, int p, const float *x, int hd);
-typedef q_kv_put_fn q_put_k8_fn, q_put_v8_fn, q_put_kf32_fn, q_put_vf32_fn, q_put_kbf16_fn, q_put_vbf16_fn;
+typedef q_kv_put_fn q_put_k8_fn, q_put_v8_fn, q_put_kf32_fn, q_put_vf32_fn;
+typedef q_kv_put_fn q_put_kbf16_fn, q_put_vbf16_fn;
 
 /* Scores of m queries against the first 16*ng positions of a K block: s[j * lds + t].
  * q2: made by quant_a16; query j uses tokens 2*(m0+j), 2*(m0+j)+1.  Per tile:
@@ -163,35 +168,39 @@ typedef q_kv_put_fn q_put_k8_fn, q_put_v8_fn, q_put_kf32_fn, q_put_vf32_fn, q_pu
 typedef void q_attn_qk8_fn(float *s, size_t lds, const void *kblk, int ng, const q_acts *q2, int m0,
                            int m, float scale);
 
-/* One query's piece in place: s[0..nvis) scores -> e[t] = exp(s[t] - m), zeros up to n (n a multiple
+/* One query's piece in place: s[0..nvis) scores -> e[t] = exp(s[t] - m), zeros up to n (a multiple
  * of 64, nvis >= 1).  *m = max, *l = 16-lane sum of e. */
 typedef void q_attn_soft_fn(float *s, int nvis, int n, float *m, float *l);
 
 /* o[j * ldo + dim], 0 <= dim < hd, from 0 over the piece: per 128 dims b and per 64 positions
- * u[t] = e[t] * dv[t][b] (t >= nvis[j]: 0), two bytes over the 64 positions, z = sum of q * code (int32
- * exact, |z| <= 263,217,152), o = fma(d, (float)z, o), tiles ascending.  e: (m, lde), zeros from
- * nvis[j] up to a multiple of 64.  Tiles wholly past nvis[j] may be skipped (they add +0).
+ * u[t] = e[t] * dv[t][b] (t >= nvis[j]: 0), two bytes over the 64 positions, z = sum of q * code
+ * (int32 exact, |z| <= 263,217,152), o = fma(d, (float)z, o), tiles ascending.  e: (m, lde), zeros
+ * from nvis[j] up to a multiple of 64.  Tiles wholly past nvis[j] may be skipped (they add +0).
  * Returns nonzero if some u is not finite. */
-typedef int q_attn_pv8_fn(float *o, size_t ldo, const void *vblk, int hd, const float *e, size_t lde,
-                          const int *nvis, int m);
-/* The same for V rows of f32 / bf16: o[dim] = fma(e[t], V[t][dim], o[dim]), t < nvis[j] ascending. */
+typedef int q_attn_pv8_fn(float *o, size_t ldo, const void *vblk, int hd, const float *e,
+                          size_t lde, const int *nvis, int m);
+/* The same for V rows of f32 / bf16: o[dim] = fma(e[t], V[t][dim], o[dim]), t < nvis[j] ascending;
+ * always 0, what is not finite shows in o. */
 typedef q_attn_pv8_fn q_attn_pvf32_fn, q_attn_pvbf16_fn;
 
 /* Merge piece (m2, l2, o2) into (m, l, o), pieces ascending, the first taken as is by the caller:
- * M' = max(M, m2); a = exp(M - M'), b = exp(m2 - M'); l = fma(l, a, l2 * b); o = fma(o, a, o2 * b). */
-typedef void q_attn_merge_fn(float *o, float *m, float *l, const float *o2, float m2, float l2, int hd);
+ * M' = max(M, m2); a = exp(M - M'), b = exp(m2 - M'); l = fma(l, a, l2 * b);
+ * o = fma(o, a, o2 * b). */
+typedef void q_attn_merge_fn(float *o, float *m, float *l, const float *o2, float m2, float l2,
+                             int hd);
 /* y = o / l + 0.0f */
 typedef void q_attn_out_fn(float *y, const float *o, float l, int hd);
 
 /* ------------------------------------------------------------------------------------------
- * Vectors.  n need not be a multiple of anything; pointers need no alignment; y may be x where said. */
-/* s = 16 lanes of fma(x,x,s); r = 1 / sqrt(s / n + eps); y = (x * r) * w.  y may be x.  Nonzero: s not finite. */
+ * Vectors.  n is a multiple of nothing; pointers need no alignment; y may be x where said. */
+/* s = 16 lanes of fma(x,x,s); r = 1 / sqrt(s / n + eps); y = (x * r) * w.  y may be x.
+ * Nonzero: s not finite. */
 typedef int q_rmsnorm_fn(float *y, const float *x, const float *w, int n, float eps);
 typedef void q_add_fn(float *y, const float *x, int n);            /* y += x */
 /* gu: blocks of 16 gate, 16 up, ... (what a gemm over interleaved row groups writes); n outputs:
  * y[i] = silu(g) * u, silu(x) = x / (1 + exp(-x)). */
 typedef void q_swiglu_fn(float *y, const float *gu, int n);
-/* Rotates n heads of hd dims with stride ld: c, s: (hd/2).  half-split pairs (i, i + hd/2), or neighbours.
+/* Rotates n heads of hd dims with stride ld; c, s: (hd/2).  Pairs (i, i + hd/2), or neighbours:
  * (fma(a, c, -(b * s)), fma(b, c, a * s)) */
 typedef void q_rope_fn(float *x, size_t ld, int n, int hd, const float *c, const float *s);
 typedef q_rope_fn q_rope_half_fn, q_rope_pair_fn;
@@ -232,7 +241,8 @@ uint32_t q_cpu_detect(void);                 /* features of this CPU that the OS
 uint32_t q_cpu_built(void);                  /* features this build has kernels for */
 /* Levels usable here, lowest first: names[0] is "ref".  Returns the count (<= 8). */
 int q_cpu_levels(const char *names[8]);
-/* Fills *t for a level by name; NULL or "" or "auto" = the highest usable.  false: this CPU or build lacks it. */
+/* Fills *t for a level by name; NULL or "" or "auto" = the highest usable.  false: this CPU or
+ * build lacks it. */
 bool q_kern_make(q_kern *t, const char *level);
 
 /* 0 when this build computes as arith 1 demands (no contraction, correct fmaf, no FTZ/DAZ), else a

@@ -114,7 +114,8 @@ static void swiglu_ref(float *y, const float *gu, int n)
 }
 
 /* Pair i of a head is (x[i * step], x[i * step + gap]). */
-static void rotate(float *x, size_t ld, int n, int hd, const float *c, const float *s, int step, int gap)
+static void rotate(float *x, size_t ld, int n, int hd, const float *c, const float *s, int step,
+                   int gap)
 {
     for (int h = 0; h < n; h++, x += ld) {
         for (int i = 0; i < hd / 2; i++) {
@@ -167,8 +168,8 @@ static void sha256_ref(uint32_t h[8], const uint8_t *p, size_t nblk)
     for (; nblk; nblk--, p += 64) {
         uint32_t w[64], v[8];
         for (int i = 0; i < 16; i++)
-            w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 |
-                   p[4 * i + 3];
+            w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 |
+                   (uint32_t)p[4 * i + 2] << 8 | p[4 * i + 3];
         for (int i = 16; i < 64; i++) {
             const uint32_t a = w[i - 15], b = w[i - 2];
             w[i] = w[i - 16] + (ror(a, 7) ^ ror(a, 18) ^ a >> 3) + w[i - 7] +

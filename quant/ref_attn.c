@@ -50,8 +50,8 @@ static size_t v8_codes(int hd) { return (size_t)(hd + 127) / 128 * Q_PIECE * siz
 
 static size_t v8_at(int p, int dim, int hdp)
 {
-    return (size_t)(p / 64) * 64 * (size_t)hdp + (size_t)(dim / 16) * 1024 + (size_t)(p % 64 / 4) * 64 +
-           (size_t)(dim % 16) * 4 + (size_t)(p % 4);
+    return (size_t)(p / 64) * 64 * (size_t)hdp + (size_t)(dim / 16) * 1024 +
+           (size_t)(p % 64 / 4) * 64 + (size_t)(dim % 16) * 4 + (size_t)(p % 4);
 }
 
 static int put_v8_ref(void *blk, int p, const float *x, int hd)
@@ -67,7 +67,8 @@ static int put_v8_ref(void *blk, int p, const float *x, int hd)
         const bool zero = max < Q_TINY;
         const float inv = zero ? 0.0f : 127.0f / max;
         dv[b / 128 * Q_PIECE + p] = zero ? 0.0f : max / 127.0f;
-        for (int i = b; i < b + n; i++) codes[v8_at(p, i, hdp)] = (uint8_t)(zero ? 0 : q_rnei(x[i] * inv));
+        for (int i = b; i < b + n; i++)
+            codes[v8_at(p, i, hdp)] = (uint8_t)(zero ? 0 : q_rnei(x[i] * inv));
     }
     for (int i = hd; i < hdp; i++) codes[v8_at(p, i, hdp)] = 0;
     return 0;
@@ -88,7 +89,8 @@ static int put_kbf16_ref(void *blk, int p, const float *x, int hd)
     uint8_t *group = (uint8_t *)blk + (size_t)(p / Q_ROWS) * q_group_bytes(Q_BF16, hd);
     for (int i = 0; i < q_pad_k(Q_BF16, hd); i++) {
         const uint16_t v = i < hd ? q_f32_to_bf16(x[i]) : 0;
-        memcpy(group + 64 * (size_t)(i / 2) + 4 * (size_t)(p % Q_ROWS) + 2 * (size_t)(i % 2), &v, 2);
+        uint8_t *pair = group + 64 * (size_t)(i / 2) + 4 * (size_t)(p % Q_ROWS);
+        memcpy(pair + 2 * (i % 2), &v, 2);
     }
     return q_max_bits(x, hd) > Q_BITS_FINITE;
 }
@@ -111,8 +113,8 @@ static int put_vbf16_ref(void *blk, int p, const float *x, int hd)
 
 /* ---- scores ---- */
 
-static void attn_qk8_ref(float *s, size_t lds, const void *kblk, int ng, const q_acts *q2, int m0, int m,
-                         float scale)
+static void attn_qk8_ref(float *s, size_t lds, const void *kblk, int ng, const q_acts *q2, int m0,
+                         int m, float scale)
 {
     const size_t bytes = q_group_bytes(Q_L8, q2->kt * Q_TILE);
     for (int g = 0; g < ng; g++) {
@@ -128,7 +130,8 @@ static void attn_qk8_ref(float *s, size_t lds, const void *kblk, int ng, const q
                 int32_t zh[Q_ROWS] = { 0 }, zl[Q_ROWS] = { 0 };
                 for (int k = 0; k < Q_TILE; k++) {
                     for (int r = 0; r < Q_ROWS; r++) {
-                        const int w = (int8_t)tile[16 * (k / 16) + r] * (int8_t)tile[64 + q_byte_at(k, r)];
+                        const int s8 = (int8_t)tile[16 * (k / 16) + r];
+                        const int w = s8 * (int8_t)tile[64 + q_byte_at(k, r)];
                         zh[r] += w * hi[k];
                         zl[r] += w * lo[k];
                     }
@@ -184,21 +187,22 @@ static int attn_pv8_ref(float *o, size_t ldo, const void *vblk, int hd, const fl
     return bad;
 }
 
-static int attn_pvf32_ref(float *o, size_t ldo, const void *vblk, int hd, const float *e, size_t lde,
-                          const int *nvis, int m)
+static int attn_pvf32_ref(float *o, size_t ldo, const void *vblk, int hd, const float *e,
+                          size_t lde, const int *nvis, int m)
 {
     const float *v = vblk;
     const int hdp = pad16(hd);
     for (int j = 0; j < m; j++, o += ldo, e += lde) {
         for (int i = 0; i < hd; i++) o[i] = 0.0f;
         for (int t = 0; t < nvis[j]; t++)
-            for (int i = 0; i < hd; i++) o[i] = fmaf(e[t], v[(size_t)t * (size_t)hdp + (size_t)i], o[i]);
+            for (int i = 0; i < hd; i++)
+                o[i] = fmaf(e[t], v[(size_t)t * (size_t)hdp + (size_t)i], o[i]);
     }
     return 0;
 }
 
-static int attn_pvbf16_ref(float *o, size_t ldo, const void *vblk, int hd, const float *e, size_t lde,
-                           const int *nvis, int m)
+static int attn_pvbf16_ref(float *o, size_t ldo, const void *vblk, int hd, const float *e,
+                           size_t lde, const int *nvis, int m)
 {
     const uint16_t *v = vblk;
     const int hdp = pad16(hd);
@@ -213,7 +217,8 @@ static int attn_pvbf16_ref(float *o, size_t ldo, const void *vblk, int hd, const
 
 /* ---- pieces ---- */
 
-static void attn_merge_ref(float *o, float *m, float *l, const float *o2, float m2, float l2, int hd)
+static void attn_merge_ref(float *o, float *m, float *l, const float *o2, float m2, float l2,
+                           int hd)
 {
     const float top = m2 > *m ? m2 : *m;
     const float a = q_exp(*m - top), b = q_exp(m2 - top);

@@ -23,7 +23,8 @@ static int clip(int n) { return n < Q_ROWS ? n : Q_ROWS; }
 
 enum { CHUNK = 64 }; /* tokens that share one unpacking of a tile */
 
-static void gemm_a8(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m)
+static void gemm_a8(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
+                    int m)
 {
     const q_typeinfo *info = q_type_info(type);
     const size_t bytes = q_group_bytes(type, x->kt * Q_TILE);
@@ -54,8 +55,8 @@ static void gemm_a8(int type, float *y, size_t ldy, const void *w, int n, const 
 }
 
 #define GEMM_A8(name, type) \
-    static void gemm_##name##_ref(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, \
-                                  int m, void *tmp) \
+    static void gemm_##name##_ref(float *y, size_t ldy, const void *w, int n, const q_acts *x, \
+                                  int m0, int m, void *tmp) \
     { \
         (void)tmp; \
         gemm_a8(type, y, ldy, w, n, x, m0, m); \
@@ -79,8 +80,8 @@ static void float_column(float out[Q_ROWS], int type, const uint8_t *group, int 
     }
 }
 
-static void gemm_f(int type, float *y, size_t ldy, const void *w, int n, int k, const float *x, size_t ldx,
-                   int m)
+static void gemm_f(int type, float *y, size_t ldy, const void *w, int n, int k, const float *x,
+                   size_t ldx, int m)
 {
     const size_t bytes = q_group_bytes(type, k);
     for (int r0 = 0; r0 < n; r0 += Q_ROWS, w = (const uint8_t *)w + bytes) {
@@ -104,8 +105,8 @@ static void gemm_f(int type, float *y, size_t ldy, const void *w, int n, int k, 
 }
 
 #define GEMM_F(name, type) \
-    static void gemm_##name##_ref(float *y, size_t ldy, const void *w, int n, int k, const float *x, \
-                                  size_t ldx, int m, void *tmp) \
+    static void gemm_##name##_ref(float *y, size_t ldy, const void *w, int n, int k, \
+                                  const float *x, size_t ldx, int m, void *tmp) \
     { \
         (void)tmp; \
         gemm_f(type, y, ldy, w, n, k, x, ldx, m); \

@@ -8,7 +8,7 @@
 
 void q_rope_angles(float *c, float *s, const double *f, double mult, int n, int64_t pos)
 {
-    /* Coefficients after the leading terms, highest first; factorials up to 18! are exact doubles. */
+    /* Coefficients after the leading terms, highest first; 18! is still an exact double. */
     static const double S[8] = {
         1.0 / 355687428096000.0, -1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800.0,
         1.0 / 362880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0

@@ -1,4 +1,4 @@
-/* scalar.h - the scalar arithmetic of arith 1, written once for the reference, the codecs and tests.
+/* scalar.h - the scalar arithmetic of arith 1, once for the reference, the codecs and the tests.
  *
  * Everything is static inline and uses only exactly rounded operations; the build has
  * -ffp-contract=off, so an fma exists only where one is written. */

@@ -1,4 +1,4 @@
-/* t16.h - where a weight lies in a T16 tile (quant.h), for the plain C of the codecs and the reference.
+/* t16.h - where a weight lies in a T16 tile (quant.h), for the codecs and the reference.
  *
  * Works on half tiles of 64 k: the whole tile of L8, L6 and N4, one of two halves of N4s.  Codes in
  * between are g values: the integer that stands beside the sub-scale in row_scale * (s * g). */
@@ -17,11 +17,17 @@ typedef struct q_half {
 static inline int q_scale_line(int type, int h, int i) { return type == Q_N4S ? 2 * h + i / 2 : i; }
 
 /* The 4-bit plane of one half: byte of (k, row), and whether its code is the high nibble. */
-static inline int q_nibble_at(int k, int row) { return 64 * (4 * (k / 32) + k % 16 / 4) + 4 * row + k % 4; }
+static inline int q_nibble_at(int k, int row)
+{
+    return 64 * (4 * (k / 32) + k % 16 / 4) + 4 * row + k % 4;
+}
 static inline int q_nibble_high(int k) { return k % 32 / 16; }
 
 /* The 2-bit plane: chunk j of a block of 8 sits in line j % 2 at bits 2 * (j / 2). */
-static inline int q_pair_at(int k, int row) { return 64 * (2 * (k / 32) + k / 4 % 2) + 4 * row + k % 4; }
+static inline int q_pair_at(int k, int row)
+{
+    return 64 * (2 * (k / 32) + k / 4 % 2) + 4 * row + k % 4;
+}
 static inline int q_pair_shift(int k) { return 2 * (k % 32 / 8); }
 
 /* Byte of (k, row) in an 8-bit plane. */

@@ -17,7 +17,8 @@ static const struct level {
     { "avx2", Q_CPU_AVX2, { q_fill_gemm_avx2, q_fill_attn_avx2, q_fill_vec_avx2 } },
     { "avx512vnni", Q_CPU_AVX512VNNI,
       { q_fill_gemm_avx512vnni, q_fill_attn_avx512vnni, q_fill_vec_avx512vnni } },
-    { "neon", Q_CPU_NEON, { q_fill_vec_neon, q_fill_gemmf_neon, q_fill_gemm_neon, q_fill_attn_neon } },
+    { "neon", Q_CPU_NEON,
+      { q_fill_vec_neon, q_fill_gemmf_neon, q_fill_gemm_neon, q_fill_attn_neon } },
     { "dotprod", Q_CPU_DOTPROD, { q_fill_gemm_dotprod, q_fill_attn_dotprod } },
     { "i8mm", Q_CPU_I8MM, { q_fill_gemm_i8mm } },
 };

@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-/* Optimum of the 6-bit range on Gaussian and t8 blocks (kernels.md 1.4): -32..31 lets two maddubs add
- * up in 16 bits. */
+/* Optimum of the 6-bit range on Gaussian and t8 blocks (kernels.md 1.4): -32..31 lets two maddubs
+ * add up in 16 bits. */
 const int8_t q_grid_n4[16] = { -32, -27, -21, -16, -12, -9, -6, -3, 0, 3, 6, 9, 13, 17, 22, 28 };
 
 static const q_typeinfo types[] = {

@@ -117,9 +117,10 @@ float *qc_floats(qc *c, int n, int fill)
 
 /* ---- fills ---- */
 
-const char *const qc_fill_name[QC_FILLS] = { "normal", "wide", "equal", "zero", "hot", "tiny", "huge", "ties" };
-const char *const qc_wfill_name[QC_W_FILLS] = { "random", "low", "high", "ends", "zero", "hot", "denormal",
-                                                "large" };
+const char *const qc_fill_name[QC_FILLS] = { "normal", "wide", "equal", "zero",
+                                             "hot",    "tiny", "huge",  "ties" };
+const char *const qc_wfill_name[QC_W_FILLS] = { "random", "low", "high",     "ends",
+                                                "zero",   "hot", "denormal", "large" };
 const char *const qc_afill_name[QC_A_FILLS] = { "random", "+127", "-127", "ends", "zero", "hot" };
 
 void qc_fill(qc *c, float *x, int n, int fill)
@@ -128,10 +129,14 @@ void qc_fill(qc *c, float *x, int n, int fill)
     for (int i = 0; i < n; i++) {
         float v = 0.0f;
         switch (fill) {
-        case QC_NORMAL: v = (float)(qc_below(c, 2001) + qc_below(c, 2001) - 2000) * 0x1.4p-9f; break;
+        case QC_NORMAL:
+            v = (float)(qc_below(c, 2001) + qc_below(c, 2001) - 2000) * 0x1.4p-9f;
+            break;
         case QC_WIDE: v = qc_float(c, -40, 20); break;
         case QC_EQUAL: v = level; break;
-        case QC_TINY: v = qc_below(c, 4) ? qc_float(c, -104, -98) : qc_float(c, -126, -120) * 0x1p-10f; break;
+        case QC_TINY:
+            v = qc_below(c, 4) ? qc_float(c, -104, -98) : qc_float(c, -126, -120) * 0x1p-10f;
+            break;
         case QC_HUGE: v = qc_float(c, 30, 50); break;
         case QC_TIES: v = (float)(qc_below(c, 255) - 127) + (i % 5 ? 0.5f : 0.0f); break;
         default: break;
@@ -224,8 +229,9 @@ void qc_weights(qc *c, int type, void *w, int rows, int k, int fill, bool positi
                 tile[i] = (uint8_t)(positive && s < 0 ? -s : s);
             }
             for (int i = 64; i < info->tile_bytes; i++) {
-                const bool top = type == Q_L6 && i >= 64 + 512; /* code 32 is zero: low plane 0, top 2 */
-                tile[i] = type == Q_L8 ? code8(c, fill) : code_bits(c, fill, type == Q_L6 ? (top ? 0xaa : 0) : 0x88);
+                /* Zero is code 8 of N4; code 32 of L6: low plane 0, high plane 2. */
+                const uint8_t zero = type != Q_L6 ? 0x88 : i < 64 + 512 ? 0 : 0xaa;
+                tile[i] = type == Q_L8 ? code8(c, fill) : code_bits(c, fill, zero);
             }
         }
         if (fill == QC_W_HOT) p[64 + 64 + qc_below(c, (int)bytes - 128)] ^= 0x31;
@@ -321,9 +327,11 @@ static void failed(qc *c, qc_level *l, int out, size_t byte)
     memcpy(&got, o->p + word, left);
     memcpy(&want, o->want + word, left);
     const char *where = byte < GUARD || byte >= o->n - GUARD ? " (outside the output)" : "";
-    snprintf(line, sizeof line, "%s %s: %s: output %d, byte %ld%s: %08x (%g), ref %08x (%g); seed %llu", c->op,
-             l->kern.level, c->what, out, (long)byte - GUARD, where, (unsigned)got, (double)q_float(got),
-             (unsigned)want, (double)q_float(want), (unsigned long long)c->seed);
+    int n = snprintf(line, sizeof line, "%s %s: %s: output %d, byte %ld%s: ", c->op, l->kern.level,
+                     c->what, out, (long)byte - GUARD, where);
+    snprintf(line + n, sizeof line - (size_t)n, "%08x (%g), ref %08x (%g); seed %llu",
+             (unsigned)got, (double)q_float(got), (unsigned)want, (double)q_float(want),
+             (unsigned long long)c->seed);
     c->say(c->ctx, line);
 }
 
@@ -378,11 +386,13 @@ static void report(qc *c, const qc_level *l)
     char line[200];
     int n = snprintf(line, sizeof line, "%-12s %-11s ", c->op, l->kern.level);
     if (l == &c->level[0]) n += snprintf(line + n, sizeof line - (size_t)n, "reference");
-    else if (l->failed) n += snprintf(line + n, sizeof line - (size_t)n, "%d of %d FAILED", l->failed, l->cases);
+    else if (l->failed)
+        n += snprintf(line + n, sizeof line - (size_t)n, "%d of %d FAILED", l->failed, l->cases);
     else n += snprintf(line + n, sizeof line - (size_t)n, "%d equal", l->cases);
     for (int i = 0; i < QC_RATES; i++) {
         if (l->gmac[i] > 0)
-            n += snprintf(line + n, sizeof line - (size_t)n, "  %.1f GB/s %.1f GMAC/s", l->gb[i], l->gmac[i]);
+            n += snprintf(line + n, sizeof line - (size_t)n, "  %.1f GB/s %.1f GMAC/s", l->gb[i],
+                          l->gmac[i]);
         else if (l->gb[i] > 0)
             n += snprintf(line + n, sizeof line - (size_t)n, "  %.1f GB/s", l->gb[i]);
     }
@@ -391,7 +401,8 @@ static void report(qc *c, const qc_level *l)
 
 static bool same_kernel(const qc_level *a, const qc_level *b, size_t slot)
 {
-    return !memcmp((const char *)&a->kern + slot, (const char *)&b->kern + slot, sizeof(void (*)(void)));
+    return !memcmp((const char *)&a->kern + slot, (const char *)&b->kern + slot,
+                   sizeof(void (*)(void)));
 }
 
 static bool open_levels(qc *c, const char *only)

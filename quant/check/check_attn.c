@@ -3,9 +3,9 @@
 
 #include "quant/scalar.h"
 
-/* One tile, less than one, odd counts of tiles; V blocks of 128 whole, partial and several (MLA: 512). */
-static const int dims[] = { 16, 32, 48, 64, 80, 96, 128, 192, 256, 512 };
-enum { N_DIMS = 10 };
+/* One tile, less than one, odd counts of tiles; V blocks of 128 whole, partial and several. */
+static const int dims[] = { 8, 16, 24, 32, 48, 64, 80, 96, 100, 128, 132, 192, 256, 512 };
+enum { N_DIMS = 14 };
 
 /* ---- appending ---- */
 
@@ -16,12 +16,13 @@ static void check_put(qc *c, put_of *put, q_kv kv, bool key)
     static const int at[] = { 0, 1, 15, 16, 18, 63, 64, 255 };
     for (int i = 0; i < N_DIMS; i++) {
         for (int fill = 0; fill < QC_FILLS + 2; fill++) {
-            const int hd = dims[i], p = at[(i + fill) % 8], some = fill < QC_FILLS ? fill : QC_NORMAL;
-            qc_case(c, "hd=%d p=%d x=%s", hd, p, fill < QC_FILLS ? qc_fill_name[fill] : "not finite");
-            float *x = qc_floats(c, hd, some);
+            const int hd = dims[i], p = at[(i + fill) % 8];
+            const bool finite = fill < QC_FILLS;
+            qc_case(c, "hd=%d p=%d x=%s", hd, p, finite ? qc_fill_name[fill] : "not finite");
+            float *x = qc_floats(c, hd, finite ? fill : QC_NORMAL);
             const size_t n = key ? q_kv_k_bytes(kv, hd) : q_kv_v_bytes(kv, hd);
             int *ret = qc_out(c, sizeof *ret);
-            if (fill < QC_FILLS) {
+            if (finite) {
                 if (fill == QC_WIDE) x[qc_below(c, hd)] = 0x1.fep+127f;
                 void *blk = qc_out(c, n);
                 QC_EACH(c, t) *ret = put(t)(blk, p, x, hd) != 0;
@@ -54,7 +55,8 @@ CHECK_PUT(put_vbf16, Q_KV_BF16, false)
 
 static void one_qk(qc *c, int hd, int ng, int m, int m0, int wfill, int afill)
 {
-    qc_case(c, "hd=%d ng=%d m=%d m0=%d k=%s q=%s", hd, ng, m, m0, qc_wfill_name[wfill], qc_afill_name[afill]);
+    qc_case(c, "hd=%d ng=%d m=%d m0=%d k=%s q=%s", hd, ng, m, m0, qc_wfill_name[wfill],
+            qc_afill_name[afill]);
     void *k = qc_mem(c, q_kv_k_bytes(Q_KV_8, hd));
     qc_weights(c, Q_L8, k, Q_PIECE, hd, wfill, true);
     q_acts q;
@@ -70,7 +72,8 @@ void qc_attn_qk8(qc *c)
     int turn = 0;
     for (int i = 0; i < N_DIMS; i++)
         for (int m = 1; m <= 17; m += m < 9 ? 1 : 8, turn++)
-            one_qk(c, dims[i], groups[turn % 5], m, turn % 2, turn % QC_W_FILLS, turn / 2 % QC_A_FILLS);
+            one_qk(c, dims[i], groups[turn % 5], m, turn % 2, turn % QC_W_FILLS,
+                   turn / 2 % QC_A_FILLS);
 
     qc_case(c, "bench");
     if (!qc_bench(c, 0, (double)q_kv_k_bytes(Q_KV_8, 128), 256 * 128 * 6.0)) return;
@@ -94,12 +97,18 @@ void qc_attn_soft(qc *c)
             qc_case(c, "nvis=%d n=%d s=%s", nvis, n, qc_fill_name[fills[f]]);
             float *s = qc_out(c, (size_t)n * sizeof *s), *ml = qc_out(c, 2 * sizeof *ml);
             qc_fill(c, s, nvis, fills[f]);
-            for (int t = nvis; t < n; t++) s[t] = 1e30f; /* unspecified scores of masked positions */
+            for (int t = nvis; t < n; t++) s[t] = 1e30f; /* scores of masked positions */
             QC_EACH(c, t) {
                 t->attn_soft(s, nvis, n, &ml[0], &ml[1]);
                 ml[0] += 0.0f; /* which of two zeros is the largest does not matter */
             }
         }
+    }
+    for (int i = 0; i < 400; i++) { /* the whole range of exp */
+        qc_case(c, "sweep %d", i);
+        float *s = qc_out(c, Q_PIECE * sizeof *s), *ml = qc_out(c, 2 * sizeof *ml);
+        for (int t = 0; t < Q_PIECE; t++) s[t] = (float)(t * 400 + i) * -0x1.cdp-11f;
+        QC_EACH(c, t) t->attn_soft(s, Q_PIECE, Q_PIECE, &ml[0], &ml[1]);
     }
     qc_case(c, "bench");
     if (!qc_bench(c, 0, 256 * 4.0, 0)) return;
@@ -143,7 +152,7 @@ static void *values(qc *c, q_kv kv, int hd, int len, int fill)
     float *dv = (float *)(void *)v;
     const int nb = (hd + 127) / 128;
     for (int i = 0; i < nb * Q_PIECE; i++)
-        dv[i] = i % Q_PIECE >= len ? q_float(0x7fc00000u) : fill == QC_EQUAL ? 0.5f : fabsf(qc_float(c, -9, -2));
+        dv[i] = i % Q_PIECE >= len ? NAN : fill == QC_EQUAL ? 0.5f : fabsf(qc_float(c, -9, -2));
     for (size_t i = (size_t)nb * Q_PIECE * 4; i < n; i++)
         v[i] = (uint8_t)(fill == QC_EQUAL ? 127 : fill == QC_ZERO ? 0 : qc_below(c, 255) - 127);
     return v;

@@ -3,7 +3,7 @@
 
 #include "quant/scalar.h"
 
-/* Tokens 1..9 meet every register block of the kernels and its remainder, 16 and more a second one. */
+/* Tokens 1..9 meet every register block of the kernels and its remainder, 16 and more a second. */
 static const int tokens[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33 };
 static const int rows[] = { 1, 3, 16, 17, 61 };
 static const int widths[] = { 64, 128, 192, 320, 704, 1536 };
@@ -11,7 +11,8 @@ enum { N_TOKENS = 12, N_ROWS = 5, N_WIDTHS = 6 };
 
 static void one_a8(qc *c, int type, int n, int k, int m, int m0, int wfill, int afill)
 {
-    qc_case(c, "n=%d k=%d m=%d m0=%d w=%s a=%s", n, k, m, m0, qc_wfill_name[wfill], qc_afill_name[afill]);
+    qc_case(c, "n=%d k=%d m=%d m0=%d w=%s a=%s", n, k, m, m0, qc_wfill_name[wfill],
+            qc_afill_name[afill]);
     const size_t ldy = (size_t)n + 3, bytes = q_matrix_bytes(type, (uint64_t)n, k);
     void *w = qc_mem(c, bytes), *tmp = qc_tmp(c);
     float *y = qc_out(c, (size_t)m * ldy * sizeof *y);
@@ -21,7 +22,7 @@ static void one_a8(qc *c, int type, int n, int k, int m, int m0, int wfill, int 
     QC_EACH(c, t) q_gemm_for(t, type).a8(y, ldy, w, n, &x, m0, m, tmp);
 }
 
-/* The fills take turns over the shapes, at different periods, so that each pair meets many shapes. */
+/* The fills take turns over the shapes, at different periods, so that pairs meet many shapes. */
 static void gemm_a8(qc *c, int type)
 {
     int turn = 0;
@@ -50,7 +51,7 @@ static void bench_a8(qc *c, int type, int n, int k, int m, int rate)
 static void check_a8(qc *c, int type)
 {
     gemm_a8(c, type);
-    bench_a8(c, type, 8960, 1536, 1, 0); /* one token: a matrix of the 1.5B, beyond most L2 caches */
+    bench_a8(c, type, 8960, 1536, 1, 0); /* a matrix of the 1.5B, beyond most L2 caches */
     bench_a8(c, type, 512, 1536, 64, 1);
 }
 
@@ -88,6 +89,21 @@ static void check_f(qc *c, int type)
         for (int j = 0; j < N_ROWS; j++)
             for (int l = 0; l < N_TOKENS; l++, turn++)
                 one_f(c, type, rows[j], ks[i], tokens[l], turn % QC_W_FILLS, turn / 3 % QC_FILLS);
+
+    /* -2^-20 * 2^-149 underflows to -0, and y must still be +0. */
+    static const uint32_t minus[] = {
+        [Q_F32] = 0xb5800000, [Q_F16] = 0x80108010, [Q_BF16] = 0xb580b580
+    };
+    for (int m = 1; m < 10; m++) {
+        qc_case(c, "m=%d minus zero", m);
+        uint32_t *w = qc_mem(c, q_matrix_bytes(type, 16, 64));
+        for (size_t i = 0; i < q_matrix_bytes(type, 16, 64) / 4; i++) w[i] = minus[type];
+        float *x = qc_mem(c, (size_t)m * 64 * sizeof *x);
+        float *y = qc_out(c, (size_t)m * 16 * sizeof *y);
+        for (int i = 0; i < m * 64; i++) x[i] = 0x1p-149f;
+        void *tmp = qc_tmp(c);
+        QC_EACH(c, t) q_gemm_for(t, type).f(y, 16, w, 16, 64, x, 64, m, tmp);
+    }
 
     static const struct { int n, k, m; } at[] = { { 2048, 1536, 1 }, { 256, 1536, 64 } };
     for (int i = 0; i < 2; i++) {

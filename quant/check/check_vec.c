@@ -7,7 +7,7 @@ static const int lens[] = { 1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 100, 
 enum { N_LENS = 17 };
 static const float not_finite[] = { INFINITY, -INFINITY, NAN, -NAN };
 
-/* ---- quantisation: all planes of the activations are outputs, other tokens and tiles included ---- */
+/* ---- quantisation: all planes are outputs, with other tokens and tiles ---- */
 
 static void acts_out(qc *c, q_acts *a, int M, int k)
 {
@@ -97,7 +97,8 @@ void qc_rmsnorm(qc *c)
     for (int i = 0; i < N_LENS; i++) {
         for (int fill = 0; fill < 2 * QC_FILLS; fill++) {
             const int n = lens[i], in_place = fill >= QC_FILLS;
-            qc_case(c, "n=%d x=%s%s", n, qc_fill_name[fill % QC_FILLS], in_place ? " in place" : "");
+            qc_case(c, "n=%d x=%s%s", n, qc_fill_name[fill % QC_FILLS],
+                    in_place ? " in place" : "");
             float *y = qc_out(c, (size_t)n * sizeof *y), *x = y;
             if (in_place) qc_fill(c, x, n, fill % QC_FILLS);
             else x = qc_floats(c, n, fill % QC_FILLS);
@@ -142,8 +143,10 @@ void qc_add(qc *c)
 }
 
 /* Where exp changes its case, and around: x of exp(-x). */
-static const float edges[] = { 0.0f,   -0.0f, 87.0f,  -87.0f, 0x1.5c0002p+6f, -0x1.5c0002p+6f, 88.7f, -88.7f,
-                               88.75f, -88.75f, 1e30f, -1e30f, 0x1p-149f,     -0x1p-130f,      0.5f,  -86.99f };
+static const float edges[] = { 0.0f,           -0.0f,           87.0f, -87.0f,
+                               0x1.5c0002p+6f, -0x1.5c0002p+6f, 88.7f, -88.7f,
+                               88.75f,         -88.75f,         1e30f, -1e30f,
+                               0x1p-149f,      -0x1p-130f,      0.5f,  -86.99f };
 
 void qc_swiglu(qc *c)
 {
@@ -162,7 +165,8 @@ void qc_swiglu(qc *c)
         qc_case(c, "g from %d", from - 90);
         enum { N = 4096 };
         float *gu = qc_floats(c, 2 * N, QC_EQUAL), *y = qc_out(c, N * sizeof *y);
-        for (int k = 0; k < N; k++) gu[k / 16 * 32 + k % 16] = (float)(from - 90) + (float)k * 0x1.0008p-10f;
+        for (int k = 0; k < N; k++)
+            gu[k / 16 * 32 + k % 16] = (float)(from - 90) + (float)k * 0x1.0008p-10f;
         QC_EACH(c, t) t->swiglu(y, gu, N);
     }
     qc_case(c, "bench");
@@ -220,7 +224,8 @@ void qc_argmax(qc *c)
         }
         qc_case(c, "n=%d zeros of both signs", lens[i]);
         float *x = qc_floats(c, lens[i], QC_ZERO);
-        for (int k = 0; k < lens[i]; k++) x[k] = qc_below(c, 2) ? -0.0f : qc_below(c, 3) ? -1.0f : 0.0f;
+        for (int k = 0; k < lens[i]; k++)
+            x[k] = qc_below(c, 2) ? -0.0f : qc_below(c, 3) ? -1.0f : 0.0f;
         int *at = qc_out(c, sizeof *at);
         QC_EACH(c, t) *at = t->argmax(x, lens[i]);
     }
@@ -252,6 +257,14 @@ void qc_softmax(qc *c)
             const float max = max_of(x, n);
             QC_EACH(c, t) *sum = t->softmax(p, x, n, max, T);
         }
+    }
+    for (int from = -90; from < 0; from += 3) { /* the whole range of exp, as in swiglu */
+        enum { N = 3072 };
+        qc_case(c, "x from %d", from);
+        float *x = qc_floats(c, N, QC_ZERO);
+        float *p = qc_out(c, N * sizeof *p), *sum = qc_out(c, sizeof *sum);
+        for (int k = 0; k < N; k++) x[k] = (float)from + (float)k * 0x1.0008p-10f;
+        QC_EACH(c, t) *sum = t->softmax(p, x, N, 0.0f, 1.0f);
     }
     qc_case(c, "bench");
     if (!qc_bench(c, 0, 2 * 151936 * 4.0, 0)) return;
@@ -289,7 +302,8 @@ void qc_sha256(qc *c)
             const size_t n = (size_t)blocks[i] * 64;
             qc_case(c, "%d blocks", blocks[i]);
             uint8_t *p = (uint8_t *)qc_mem(c, n + 1) + 1; /* no alignment */
-            for (size_t b = 0; b < n; b++) p[b] = (uint8_t)(k == 0 ? 0 : k == 1 ? 0xff : qc_rand(c));
+            for (size_t b = 0; b < n; b++)
+                p[b] = (uint8_t)(k == 0 ? 0 : k == 1 ? 0xff : qc_rand(c));
             uint32_t *h = qc_out(c, 8 * sizeof *h);
             for (int b = 0; b < 8; b++) h[b] = (uint32_t)qc_rand(c);
             QC_EACH(c, t) t->sha256(h, p, (size_t)blocks[i]);

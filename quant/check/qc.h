@@ -66,7 +66,7 @@ const q_kern *qc_next(qc *c);
 
 /* ---- memory of a case: 64-aligned, poisoned behind its end ---- */
 void *qc_mem(qc *c, size_t n);
-void *qc_out(qc *c, size_t n);                    /* compared; starts as noise, or as the caller fills it */
+void *qc_out(qc *c, size_t n);                    /* compared; starts as noise or as filled */
 void *qc_tmp(qc *c);                              /* Q_TMP bytes */
 
 /* ---- numbers ---- */
@@ -82,7 +82,10 @@ void qc_fill(qc *c, float *x, int n, int fill);
 float *qc_floats(qc *c, int n, int fill);
 
 /* Fills of quantised matrices: bytes, not encodings, so that every legal extreme occurs. */
-enum { QC_W_RANDOM, QC_W_LOW, QC_W_HIGH, QC_W_ENDS, QC_W_ZERO, QC_W_HOT, QC_W_DENORMAL, QC_W_LARGE, QC_W_FILLS };
+enum {
+    QC_W_RANDOM, QC_W_LOW, QC_W_HIGH, QC_W_ENDS, QC_W_ZERO, QC_W_HOT, QC_W_DENORMAL, QC_W_LARGE,
+    QC_W_FILLS
+};
 extern const char *const qc_wfill_name[QC_W_FILLS];
 void qc_weights(qc *c, int type, void *w, int rows, int k, int fill, bool positive);
 

@@ -1,7 +1,7 @@
 /* sha_shani.c - SHA-256 with the SHA extensions of x86.
  *
- * sha256rnds2 does two rounds and wants the state as (a b e f) and (c d g h); so the eight words are
- * shuffled once on the way in and once on the way out.  The schedule runs four words at a time. */
+ * sha256rnds2 does two rounds and wants the state as (a b e f) and (c d g h); so the eight words
+ * are shuffled on the way in and on the way out.  The schedule runs four words at a time. */
 #include "quant/table.h"
 
 #if defined(__SHA__) && defined(__SSE4_1__)
@@ -30,8 +30,9 @@ static void sha256_shani(uint32_t h[8], const uint8_t *p, size_t nblk)
             cdgh = _mm_sha256rnds2_epu32(cdgh, abef, kw);
             abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(kw, 0x0e));
             if (i < 12) { /* words 16 + 4i ..: s0 of the next, w[-7], then s1 of the last two */
-                const __m128i a = w[i & 3], b = w[(i + 1) & 3], c = w[(i + 2) & 3], d = w[(i + 3) & 3];
-                const __m128i t = _mm_add_epi32(_mm_sha256msg1_epu32(a, b), _mm_alignr_epi8(d, c, 4));
+                const __m128i c = w[(i + 2) & 3], d = w[(i + 3) & 3];
+                const __m128i s0 = _mm_sha256msg1_epu32(w[i & 3], w[(i + 1) & 3]);
+                const __m128i t = _mm_add_epi32(s0, _mm_alignr_epi8(d, c, 4));
                 w[i & 3] = _mm_sha256msg2_epu32(t, d);
             }
         }
