@@ -16,10 +16,25 @@ static int code_of(int type, const uint8_t *p, int k, int r)
 
 void q_half_load(q_half *o, int type, const uint8_t *tile, int h)
 {
-    const uint8_t *planes = tile + 64 + 512 * h;
+    const uint8_t *p = tile + 64 + 512 * h;
     for (int i = 0; i < 4; i++) memcpy(o->s[i], tile + 16 * q_scale_line(type, h, i), Q_ROWS);
-    for (int k = 0; k < Q_TILE; k++)
-        for (int r = 0; r < Q_ROWS; r++) o->g[k][r] = (int8_t)code_of(type, planes, k, r);
+    if (type == Q_L8) {
+        for (int k = 0; k < Q_TILE; k++)
+            for (int r = 0; r < Q_ROWS; r++) o->g[k][r] = (int8_t)p[q_byte_at(k, r)];
+        return;
+    }
+    for (int k = 0; k < Q_TILE; k++) {
+        const int shift = 4 * q_nibble_high(k);
+        const uint8_t *low = p + q_nibble_at(k, 0);
+        if (type == Q_L6) {
+            const int top = q_pair_shift(k);
+            const uint8_t *high = p + 512 + q_pair_at(k, 0);
+            for (int r = 0; r < Q_ROWS; r++)
+                o->g[k][r] = (int8_t)((low[4 * r] >> shift & 15) + 16 * (high[4 * r] >> top & 3) - 32);
+        } else {
+            for (int r = 0; r < Q_ROWS; r++) o->g[k][r] = q_grid_n4[low[4 * r] >> shift & 15];
+        }
+    }
 }
 
 void q_decode_tiles(int type, float *out, const void *group, const void *tiles, int row, int n)

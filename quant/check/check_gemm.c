@@ -35,12 +35,18 @@ static void gemm_a8(qc *c, int type)
         for (int a = 0; a < QC_A_FILLS; a++) one_a8(c, type, 17, 256, 5, 1, w, a);
 }
 
-static void bench_a8(qc *c, int type, int n, int k, int m, int rate)
+/* One token: how fast weights stream, rate 0.  Many: how fast products are made, rate 1. */
+static bool bench(qc *c, size_t bytes, double macs, int m)
 {
-    const double bytes = (double)q_matrix_bytes(type, (uint64_t)n, k);
     qc_case(c, "bench");
-    if (!qc_bench(c, rate, bytes, (double)n * k * m)) return;
-    void *w = qc_mem(c, (size_t)bytes), *tmp = qc_tmp(c);
+    return m == 1 ? qc_bench(c, 0, (double)bytes, 0) : qc_bench(c, 1, 0, macs);
+}
+
+static void bench_a8(qc *c, int type, int n, int k, int m)
+{
+    const size_t bytes = q_matrix_bytes(type, (uint64_t)n, k);
+    if (!bench(c, bytes, (double)n * k * m, m)) return;
+    void *w = qc_mem(c, bytes), *tmp = qc_tmp(c);
     float *y = qc_mem(c, (size_t)n * (size_t)m * sizeof *y);
     q_acts x;
     qc_weights(c, type, w, n, k, QC_W_RANDOM, false);
@@ -51,8 +57,8 @@ static void bench_a8(qc *c, int type, int n, int k, int m, int rate)
 static void check_a8(qc *c, int type)
 {
     gemm_a8(c, type);
-    bench_a8(c, type, 8960, 1536, 1, 0); /* a matrix of the 1.5B, beyond most L2 caches */
-    bench_a8(c, type, 512, 1536, 64, 1);
+    bench_a8(c, type, 8960, 1536, 1); /* a matrix of the 1.5B, beyond most L2 caches */
+    bench_a8(c, type, 512, 1536, 64);
 }
 
 void qc_gemm_l8(qc *c) { check_a8(c, Q_L8); }
@@ -108,10 +114,9 @@ static void check_f(qc *c, int type)
     static const struct { int n, k, m; } at[] = { { 2048, 1536, 1 }, { 256, 1536, 64 } };
     for (int i = 0; i < 2; i++) {
         const int n = at[i].n, k = at[i].k, m = at[i].m;
-        const double bytes = (double)q_matrix_bytes(type, (uint64_t)n, k);
-        qc_case(c, "bench");
-        if (!qc_bench(c, i, bytes, (double)n * k * m)) return;
-        void *w = qc_mem(c, (size_t)bytes), *tmp = qc_tmp(c);
+        const size_t bytes = q_matrix_bytes(type, (uint64_t)n, k);
+        if (!bench(c, bytes, (double)n * k * m, m)) return;
+        void *w = qc_mem(c, bytes), *tmp = qc_tmp(c);
         float *y = qc_mem(c, (size_t)n * (size_t)m * sizeof *y);
         qc_weights(c, type, w, n, k, QC_W_RANDOM, false);
         const float *x = float_acts(c, m, k, (size_t)k, QC_NORMAL);

@@ -45,8 +45,9 @@ typedef struct qc {
     /* bench */
     bool bench, timing;
     int rate;                   /* index of the rate that is measured */
+    int round, batch;           /* calls done and wanted between two looks at the clock */
     double bytes, macs;         /* work of one call */
-    double t0, best, spent;     /* seconds */
+    double t0, best, spent;     /* seconds; best: of one call */
     void (*say)(void *ctx, const char *line);
     void *ctx;
 } qc;
@@ -56,8 +57,8 @@ typedef struct qc {
 __attribute__((format(printf, 2, 3)))
 #endif
 void qc_case(qc *c, const char *fmt, ...);
-/* The next QC_EACH measures: bytes moved and multiply-adds of one call.  False: not benchmarking;
- * then the case should be skipped. */
+/* The next QC_EACH measures: bytes moved and multiply-adds of one call, 0 = that rate says nothing
+ * here.  False: not benchmarking; then the case should be skipped. */
 bool qc_bench(qc *c, int rate, double bytes, double macs);
 
 const q_kern *qc_begin(qc *c);
