@@ -1,8 +1,9 @@
 /* attn_avx2.c - both integer products of attention on AVX2.
  *
- * Scores are the L8 weight product with positions as rows and each query as two tokens (high and low
- * byte).  For values 16-bit products are cheaper than two bytes: codes widen once for all queries,
- * and one madd does 2 positions of 8 lanes at full weight.  |sum| <= 64 * 127 * 32384 = 263,217,152. */
+ * Scores are the L8 weight product with positions as rows and each query as two tokens (high and
+ * low byte).  For values 16-bit products are cheaper than two bytes: codes widen once for all
+ * queries, and one madd does 2 positions of 8 lanes at full weight.
+ * |sum| <= 64 * 127 * 32384 = 263,217,152. */
 #include "quant/table.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -82,7 +83,8 @@ Q_INLINE void values(const int Q, float *o, size_t ldo, const uint8_t *line, con
         const __m256i v1 = _mm256_cvtepi8_epi16(_mm_load_si128(p + 1));
         Q_UNROLL
         for (int j = 0; j < Q; j++) {
-            const __m256i q = _mm256_castpd_si256(_mm256_broadcast_sd((const void *)(w->q[j] + 4 * c)));
+            const __m256d four = _mm256_broadcast_sd((const void *)(w->q[j] + 4 * c));
+            const __m256i q = _mm256_castpd_si256(four);
             lo[j] = _mm256_add_epi32(lo[j], _mm256_madd_epi16(v0, q));
             hi[j] = _mm256_add_epi32(hi[j], _mm256_madd_epi16(v1, q));
         }

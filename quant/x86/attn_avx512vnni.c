@@ -1,8 +1,8 @@
 /* attn_avx512vnni.c - both integer products of attention on AVX-512 VNNI.
  *
- * Scores are the L8 weight product with positions as rows and each query as two tokens (high and low
- * byte): tile_z does it.  Values have 16 dims as the rows of a line and 4 positions in a lane, so the
- * same instruction serves; their weights are made here, per query and 64 positions. */
+ * Scores are the L8 weight product with positions as rows and each query as two tokens (high and
+ * low byte): tile_z does it.  Values have 16 dims as the rows of a line and 4 positions in a lane,
+ * so the same instruction serves; their weights are made here, per query and 64 positions. */
 #include "quant/table.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
@@ -77,11 +77,12 @@ typedef struct pv_weights {
 Q_INLINE void values(const int Q, float *o, size_t ldo, const uint8_t *line, const pv_weights *w,
                      bool first, __mmask16 dims)
 {
+    const __m512i to_u8 = _mm512_set1_epi8(-128);
     __m512i acc[2 * PV8_Q];
     Q_UNROLL
     for (int j = 0; j < 2 * Q; j++) acc[j] = _mm512_set1_epi32(w->start[j]);
     for (int c = 0; c < 16; c++) {
-        const __m512i v = _mm512_xor_si512(_mm512_load_si512(line + 64 * c), _mm512_set1_epi8(-128));
+        const __m512i v = _mm512_xor_si512(_mm512_load_si512(line + 64 * c), to_u8);
         Q_UNROLL
         for (int j = 0; j < 2 * Q; j++) {
             int32_t a;

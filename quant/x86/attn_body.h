@@ -65,8 +65,10 @@ static int put_v8_v16(void *blk, int p, const float *x, int hd)
         const float max = f32_of_bits(bits);
         const v16f inv = v16_set1(drops(bits) ? 0.0f : 127.0f / max);
         dv[b / 128 * Q_PIECE + p] = drops(bits) ? 0.0f : max / 127.0f;
-        for (int i = b; i < end; i += 16, line += 1024) /* 16 dims x 64 positions */
-            v16i_store_byte(line, p % 4, v16_rne(v16_mul(v16_load_n(x + i, lanes_at(i, end)), inv)));
+        for (int i = b; i < end; i += 16, line += 1024) { /* 16 dims x 64 positions */
+            const v16f v = v16_load_n(x + i, lanes_at(i, end));
+            v16i_store_byte(line, p % 4, v16_rne(v16_mul(v, inv)));
+        }
     }
     return 0;
 }
@@ -184,8 +186,8 @@ Q_INLINE int attn_pv_float(const q_kv type, float *o, size_t ldo, const void *vb
     return 0;
 }
 
-static int attn_pvf32_v16(float *o, size_t ldo, const void *vblk, int hd, const float *e, size_t lde,
-                          const int *nvis, int m)
+static int attn_pvf32_v16(float *o, size_t ldo, const void *vblk, int hd, const float *e,
+                          size_t lde, const int *nvis, int m)
 {
     return attn_pv_float(Q_KV_F32, o, ldo, vblk, hd, e, lde, nvis, m);
 }
@@ -198,7 +200,8 @@ static int attn_pvbf16_v16(float *o, size_t ldo, const void *vblk, int hd, const
 
 /* ---- pieces ---- */
 
-static void attn_merge_v16(float *o, float *m, float *l, const float *o2, float m2, float l2, int hd)
+static void attn_merge_v16(float *o, float *m, float *l, const float *o2, float m2, float l2,
+                           int hd)
 {
     const float top = m2 > *m ? m2 : *m;
     const float a = v16_exp1(*m - top), b = v16_exp1(m2 - top);

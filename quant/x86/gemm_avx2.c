@@ -2,8 +2,8 @@
  *
  * A row group is one stream of 64 B lines, taken as two halves of 8 rows within each tile, so every
  * line is read from memory once.  Each half line is unpacked once per block of up to 8 tokens.
- * Chains: f of (row, token) lives in one lane from the first tile to the last, so neither blocks nor
- * threads can change a bit. */
+ * Chains: f of (row, token) lives in one lane from the first tile to the last, so neither blocks
+ * nor threads can change a bit. */
 #include "quant/table.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -62,7 +62,8 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
     const __m256 r0 = _mm256_load_ps(scale), r1 = _mm256_load_ps(scale + 8);
     Q_UNROLL
     for (int m = 0; m < M; m++)
-        store_rows(y + (size_t)m * ldy, _mm256_mul_ps(r0, f[0][m]), _mm256_mul_ps(r1, f[1][m]), rows);
+        store_rows(y + (size_t)m * ldy, _mm256_mul_ps(r0, f[0][m]), _mm256_mul_ps(r1, f[1][m]),
+                   rows);
 }
 
 /* All groups, one block of M tokens from m0. */
@@ -118,8 +119,8 @@ static void gemm_n4_avx2(float *y, size_t ldy, const void *w, int n, const q_act
     gemm_a8(Q_N4, y, ldy, w, n, x, m0, m, tmp);
 }
 
-static void gemm_n4s_avx2(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
-                          void *tmp)
+static void gemm_n4s_avx2(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
+                          int m, void *tmp)
 {
     gemm_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
 }

@@ -1,4 +1,4 @@
-/* gemm_avx512vnni.c - matrix times 1..8 tokens on AVX-512 VNNI, more tokens in blocks of 8.
+/* gemm_avx512vnni.c - matrices on AVX-512 VNNI: a few tokens; from PANEL_MIN on, panels.
  *
  * A row group is one stream of 64 B lines.  Each line is unpacked once per block of up to 8 tokens
  * and stays in registers while the tokens use it; one token reads memory at its speed and does a
@@ -9,6 +9,7 @@
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
     defined(__AVX512DQ__) && defined(__AVX512VNNI__)
 
+#include "quant/x86/panel_avx512vnni.h"
 #include "quant/x86/tile_avx512vnni.h"
 
 /* The hardware prefetcher stops at page borders; two pages ahead hides that (measured). */
@@ -58,9 +59,8 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
 }
 
 Q_INLINE void gemm_a8(const int type, float *y, size_t ldy, const void *w, int n, const q_acts *x,
-                      int m0, int m, void *tmp)
+                      int m0, int m)
 {
-    (void)tmp;
     const size_t bytes = q_group_bytes(type, Q_TILE * x->kt);
     for (int g = 0; 16 * g < n; g++) {
         const uint8_t *wg = (const uint8_t *)w + bytes * (size_t)g;
@@ -85,25 +85,29 @@ Q_INLINE void gemm_a8(const int type, float *y, size_t ldy, const void *w, int n
 static void gemm_l8_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
                                int m, void *tmp)
 {
-    gemm_a8(Q_L8, y, ldy, w, n, x, m0, m, tmp);
+    if (m >= PANEL_MIN) q_panel_avx512vnni(Q_L8, y, ldy, w, n, x, m0, m, tmp);
+    else gemm_a8(Q_L8, y, ldy, w, n, x, m0, m);
 }
 
 static void gemm_l6_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
                                int m, void *tmp)
 {
-    gemm_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp);
+    if (m >= PANEL_MIN) q_panel_avx512vnni(Q_L6, y, ldy, w, n, x, m0, m, tmp);
+    else gemm_a8(Q_L6, y, ldy, w, n, x, m0, m);
 }
 
 static void gemm_n4_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
                                int m, void *tmp)
 {
-    gemm_a8(Q_N4, y, ldy, w, n, x, m0, m, tmp);
+    if (m >= PANEL_MIN) q_panel_avx512vnni(Q_N4, y, ldy, w, n, x, m0, m, tmp);
+    else gemm_a8(Q_N4, y, ldy, w, n, x, m0, m);
 }
 
 static void gemm_n4s_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
                                 int m, void *tmp)
 {
-    gemm_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
+    if (m >= PANEL_MIN) q_panel_avx512vnni(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
+    else gemm_a8(Q_N4S, y, ldy, w, n, x, m0, m);
 }
 
 /* ---- float weights ---- */
@@ -176,21 +180,21 @@ Q_INLINE void gemm_f(const int type, float *y, size_t ldy, const void *w, int n,
     const size_t bytes = q_group_bytes(type, k);
     const int ng = (n + 15) / 16;
     for (int g = 0; g < ng;) {
-        const int rest = ng - g, take = m == 1 && rest >= 4 ? 4 : rest >= 2 ? 2 : 1;
+        const int rest = ng - g, R = m == 1 && rest >= 4 ? 4 : rest >= 2 ? 2 : 1;
         const uint8_t *wg = (const uint8_t *)w + bytes * (size_t)g;
-        const __mmask16 last = rows_of(n, g + take - 1);
-        for (int j = 0; j < m;) {
-            float *yg = y + (size_t)j * ldy + 16 * g;
+        const __mmask16 last = rows_of(n, g + R - 1);
+        for (int j = 0, M; j < m; j += M) {
+            float *yj = y + (size_t)j * ldy + 16 * g;
             const float *xj = x + (size_t)j * ldx;
-            const int left = m - j;
-            if (take == 4) groups_f(type, 4, 1, yg, ldy, wg, bytes, k, xj, ldx, last), j += 1;
-            else if (left >= 8 && take == 2) groups_f(type, 2, 8, yg, ldy, wg, bytes, k, xj, ldx, last), j += 8;
-            else if (left >= 4 && take == 2) groups_f(type, 2, 4, yg, ldy, wg, bytes, k, xj, ldx, last), j += 4;
-            else if (take == 2) groups_f(type, 2, 1, yg, ldy, wg, bytes, k, xj, ldx, last), j += 1;
-            else if (left >= 4) groups_f(type, 1, 4, yg, ldy, wg, bytes, k, xj, ldx, last), j += 4;
-            else groups_f(type, 1, 1, yg, ldy, wg, bytes, k, xj, ldx, last), j += 1;
+            M = R == 2 && m - j >= 8 ? 8 : m - j >= 4 ? 4 : 1;
+            if (R == 4) groups_f(type, 4, 1, yj, ldy, wg, bytes, k, xj, ldx, last);
+            else if (R == 2 && M == 8) groups_f(type, 2, 8, yj, ldy, wg, bytes, k, xj, ldx, last);
+            else if (R == 2 && M == 4) groups_f(type, 2, 4, yj, ldy, wg, bytes, k, xj, ldx, last);
+            else if (R == 2) groups_f(type, 2, 1, yj, ldy, wg, bytes, k, xj, ldx, last);
+            else if (M == 4) groups_f(type, 1, 4, yj, ldy, wg, bytes, k, xj, ldx, last);
+            else groups_f(type, 1, 1, yj, ldy, wg, bytes, k, xj, ldx, last);
         }
-        g += take;
+        g += R;
     }
 }
 

@@ -32,8 +32,8 @@ Q_INLINE __m256i load_line(const uint8_t *p, int line)
     return _mm256_load_si256((const __m256i *)(p + 64 * line));
 }
 
-/* Codes of chunk c (4 k) of a 32 k block for 8 rows: biased, signed for L8.  p: the block in the low
- * (or only) plane, p2: in the 2-bit plane, both at these 8 rows. */
+/* Codes of chunk c (4 k) of a 32 k block for 8 rows: biased, signed for L8.  p: the block in the
+ * low (or only) plane, p2: in the 2-bit plane, both at these 8 rows. */
 Q_INLINE __m256i chunk_8(const int type, const uint8_t *p, const uint8_t *p2, const int c,
                          __m256i grid)
 {
@@ -64,8 +64,8 @@ Q_INLINE __m256i scale_pair2(const int8_t *first, const int8_t *second)
     return _mm256_slli_epi16(_mm256_cvtepi8_epi16(x), 1);
 }
 
-/* Four bytes in every lane.  As a float broadcast: it is one load, where gcc takes an integer through
- * a general register and runs out of those. */
+/* Four bytes in every lane.  As a float broadcast: it is one load, where gcc takes an integer
+ * through a general register and runs out of those. */
 Q_INLINE __m256i broadcast4(const void *p)
 {
     return _mm256_castps_si256(_mm256_broadcast_ss(p));
@@ -96,7 +96,7 @@ Q_INLINE void add_chunks(const int type, const int M, __m256i z[TILE_M], __m256i
                                                _mm256_maddubs_epi16(w1, a1));
             z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v, e));
         }
-        __asm__("" : "+x"(z[m]));
+        __asm__("" : "+x"(z[m])); /* keep the order: gcc would sum in a tree and spill */
     }
 }
 

@@ -38,7 +38,7 @@ Q_INLINE __m512i chunk_u8(const int type, const uint8_t *p, const int s, const i
     if (high) x = _mm512_srli_epi16(x, 4);
     const __m512i low4 = _mm512_set1_epi8(15);
     if (type != Q_L6) return _mm512_shuffle_epi8(grid, _mm512_and_si512(x, low4));
-    const int c = j + 4 * high; /* chunk of the block: bits 2(c/2).. of line c & 1 of the 2-bit plane */
+    const int c = j + 4 * high; /* chunk of the block: bits 2(c/2).. of line c & 1 of plane 2 */
     __m512i y = _mm512_load_si512(p + 512 + 64 * (2 * b + (c & 1)));
     if (c < 4) y = _mm512_slli_epi16(y, c < 2 ? 4 : 2);
     else if (c >= 6) y = _mm512_srli_epi16(y, 2);
@@ -46,8 +46,10 @@ Q_INLINE __m512i chunk_u8(const int type, const uint8_t *p, const int s, const i
     return _mm512_ternarylogic_epi32(x, low4, y, 0xEA); /* (x & low4) | y */
 }
 
-/* z[0..M) of one tile.  s8: its four sub-scale lines of 16 (two for N4s, one per 32 k); q, nsum: the
- * tile of the first token.  ahead: bytes from p to prefetch, 0 = none. */
+/* z[0..M) of one tile.  s8: its four sub-scale lines of 16 (two for N4s, one per 32 k); q, nsum:
+ * the tile of the first token.  ahead: bytes from p to prefetch, 0 = none.
+ * The empty asm keeps compilers from what costs registers here: carrying a line from its low
+ * nibbles to its high ones instead of loading it again, and summing in a tree. */
 Q_INLINE void tile_z(const int type, const int M, __m512i z[TILE_M], const int8_t *s8,
                      const uint8_t *p, const int8_t *q, const int32_t *nsum, __m512i grid,
                      const int ahead)
@@ -56,6 +58,7 @@ Q_INLINE void tile_z(const int type, const int M, __m512i z[TILE_M], const int8_
     __m512i acc[TILE_M];
     Q_UNROLL
     for (int s = 0; s < 4; s++) {
+        __asm__("" : "+r"(p));
         if (!wide || !(s & 1)) {
             Q_UNROLL
             for (int m = 0; m < M; m++) {
@@ -84,6 +87,7 @@ Q_INLINE void tile_z(const int type, const int M, __m512i z[TILE_M], const int8_
         for (int m = 0; m < M; m++) {
             const __m512i v = _mm512_mullo_epi32(acc[m], e);
             z[m] = line ? _mm512_add_epi32(z[m], v) : v;
+            __asm__("" : "+v"(z[m]));
         }
     }
 }

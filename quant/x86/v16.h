@@ -315,8 +315,9 @@ Q_INLINE uint32_t v16i_hmaxu(v16i x)
 /* Thirty-two codes of -128..127 as bytes in order: the packs work per 128-bit lane. */
 Q_INLINE __m256i v16i_bytes2(v16i x, v16i y)
 {
-    const __m256i p = _mm256_packs_epi16(_mm256_packs_epi32(x.a, x.b), _mm256_packs_epi32(y.a, y.b));
-    return _mm256_permutevar8x32_epi32(p, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m256i px = _mm256_packs_epi32(x.a, x.b), py = _mm256_packs_epi32(y.a, y.b);
+    return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(px, py),
+                                       _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 /* Sixteen codes of -128..127 as bytes. */
 Q_INLINE __m128i v16i_bytes(v16i x) { return _mm256_castsi256_si128(v16i_bytes2(x, x)); }

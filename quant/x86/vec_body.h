@@ -1,8 +1,8 @@
 /* vec_body.h - the vector operations of quant.h in 16 lanes; each vec_<isa>.c compiles it once.
  *
- * Sixteen lanes are the summation order of exact.md, so the sums here are one register (or pair) per
- * vector, reduced by v16_sum.  Tails are masked loads and stores: no scalar loop, and lanes that do
- * not exist count +0. */
+ * Sixteen lanes are the summation order of exact.md, so the sums here are one register (or pair)
+ * per vector, reduced by v16_sum.  Tails are masked loads and stores: no scalar loop, and lanes
+ * that do not exist count +0. */
 #ifndef QUANT_X86_VEC_BODY_H
 #define QUANT_X86_VEC_BODY_H
 
@@ -39,7 +39,8 @@ Q_INLINE void load_tile(v16f v[4], const float *x, int n)
     Q_UNROLL
     for (int i = 0; i < 4; i++) {
         const int left = n - 16 * i;
-        v[i] = left >= 16 ? v16_load(x + 16 * i) : left > 0 ? v16_load_n(x + 16 * i, left) : v16_zero();
+        if (left >= 16) v[i] = v16_load(x + 16 * i);
+        else v[i] = left > 0 ? v16_load_n(x + 16 * i, left) : v16_zero();
     }
 }
 
@@ -146,7 +147,10 @@ static void add_v16(float *y, const float *x, int n)
 {
     int i = 0;
     for (; i + 16 <= n; i += 16) v16_store(y + i, v16_add(v16_load(y + i), v16_load(x + i)));
-    if (i < n) v16_store_n(y + i, v16_add(v16_load_n(y + i, n - i), v16_load_n(x + i, n - i)), n - i);
+    if (i < n) {
+        const v16f v = v16_add(v16_load_n(y + i, n - i), v16_load_n(x + i, n - i));
+        v16_store_n(y + i, v, n - i);
+    }
 }
 
 static void swiglu_v16(float *y, const float *gu, int n)

@@ -1,0 +1,386 @@
+/* panel_avx512vnni.c - matrix times many tokens on AVX-512 VNNI.
+ *
+ * Two row groups by 12 tiles are unpacked once (u8 codes, widened sub-scales: exact, 30 KB) and
+ * stay in L1 while the activations of all tokens stream past in blocks; f waits in y between K
+ * blocks.  K blocks are the outer loop, so the slice of activations (768 B per token) stays in L2 for all
+ * row groups of the call.
+ *
+ * What limits the loop: every multiplication, vpdpbusd or other, goes through the same two ports
+ * (Zen 5, measured).  16 dot products, 4 (N4s: 2) products with sub-scales and one fma per 64 k
+ * make 76 % (84 %) of the dot products' own peak the most there is, and operations that may take any
+ * port cost part of it.  So sub-blocks are scaled in float, where fma adds for nothing.  That is
+ * exact: a sub-block sum is at most 16 * 32 * 127 = 65024, times 127 and two of them 16,516,096 <
+ * 2^24, and the one addition of two such pairs rounds their true sum once, as the conversion of an
+ * int32 z would.  (N4s: one product of 130048 * 127 < 2^24, then one fma.)  L8 sums are too large
+ * for that: vpmulld.
+ *
+ * Tried and slower: two sub-block sums packed as int16 for one vpdpwssd (fewer products, but the
+ * packing and its overflow check took the ports back, 102 cycles per tile for 86); 2 groups x 6
+ * tokens and 3 x 4 for N4 (no registers left). */
+#include "quant/x86/panel_avx512vnni.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
+    defined(__AVX512DQ__) && defined(__AVX512VNNI__)
+
+#include <assert.h>
+
+#include "quant/x86/tile_avx512vnni.h"
+
+enum {
+    PANEL_R = 2,     /* row groups */
+    PANEL_T = 12,    /* tiles */
+    PANEL_M = 6,     /* most tokens of a block */
+    PANEL_MAX = 256  /* tokens of one pass: their activations (200 KB) and y stay in L2 */
+};
+
+typedef struct panel {
+    uint8_t code[PANEL_T][PANEL_R][16 * 64]; /* biased, line = chunk */
+    int32_t scale[PANEL_T][PANEL_R][4][16];  /* f32 bits for the float loops, int32 for L8 */
+    int32_t start[PANEL_T * PANEL_MAX * 4];  /* (8, m, 4 or 2): of the accumulators, -bias * sum */
+} panel;
+static_assert(sizeof(panel) <= Q_TMP, "the panel must fit the scratch of a gemm");
+
+/* Where one call writes and reads; rows: which rows of the two groups exist. */
+typedef struct block {
+    float *y;               /* token 0 of the block, row 0 of the pair of groups */
+    size_t ldy;
+    const float *row_scale[PANEL_R];
+    __mmask16 rows[PANEL_R];
+    bool first, last;       /* K block of the row */
+    bool cold;              /* first use of these activations */
+    const int8_t *q;        /* tile 0 of the K block, token 0 */
+    const float *d;
+    size_t stride;          /* tokens in a tile of the activations */
+    const int32_t *start;   /* as q, in the panel */
+    size_t ld_start;        /* from tile to tile */
+} block;
+
+Q_INLINE void unpack_group(const int type, panel *p, int r, const uint8_t *w, int nt)
+{
+    const __m512i grid = grid_biased();
+    const bool wide = type == Q_N4S;
+    const int lines = wide ? 2 : 4;
+    for (int t = 0; t < nt; t++) {
+        const int half = wide ? t & 1 : 0;
+        const int8_t *s8 = (const int8_t *)w + 32 * half;
+        const uint8_t *planes = w + 64 + 512 * half;
+        Q_UNROLL
+        for (int c = 0; c < 16; c++)
+            _mm512_store_si512(p->code[t][r] + 64 * c, chunk_u8(type, planes, c / 4, c % 4, grid));
+        Q_UNROLL
+        for (int s = 0; s < lines; s++) {
+            __m512i e = _mm512_cvtepi8_epi32(_mm_load_si128((const __m128i *)(s8 + 16 * s)));
+            if (type != Q_L8) e = _mm512_castps_si512(_mm512_cvtepi32_ps(e));
+            _mm512_store_si512(p->scale[t][r][s], e);
+        }
+        if (!wide || half) w += 64 + (size_t)plane_bytes(type) * (wide ? 2 : 1);
+    }
+}
+
+/* Starting values of nt tiles of m tokens from tile t0, token m0. */
+Q_INLINE void make_start(const int type, panel *p, const q_acts *x, int t0, int nt, int m0, int m)
+{
+    const unsigned shift = (unsigned)bias_shift(type);
+    int32_t *out = p->start;
+    for (int t = t0; t < t0 + nt; t++) {
+        const int32_t *nsum = x->nsum + 4 * ((size_t)t * (size_t)x->M + (size_t)m0);
+        for (int i = 0; i < 4 * m; i += 16) {
+            const __mmask16 some = v16_first(4 * m - i < 16 ? 4 * m - i : 16);
+            const __m512i v = _mm512_slli_epi32(_mm512_maskz_loadu_epi32(some, nsum + i), shift);
+            if (type == Q_N4S) { /* neighbours added */
+                const __mmask8 half = (__mmask8)v16_first(2 * m - i / 2 < 8 ? 2 * m - i / 2 : 8);
+                const __m512i two = _mm512_add_epi32(v, _mm512_srli_epi64(v, 32));
+                _mm256_mask_storeu_epi32(out + i / 2, half, _mm512_cvtepi64_epi32(two));
+            } else {
+                _mm512_mask_storeu_epi32(out + i, some, v);
+            }
+        }
+        out += (type == Q_N4S ? 2 : 4) * (size_t)m;
+    }
+}
+
+Q_INLINE __m512i broadcast4(const void *p)
+{
+    int32_t a;
+    __builtin_memcpy(&a, p, sizeof a);
+    return _mm512_set1_epi32(a);
+}
+
+/* acc += chunks c0 .. c0+n-1 of both groups times M tokens. */
+Q_INLINE void dot(const int M, const int c0, const int n, __m512i acc[PANEL_R][PANEL_M],
+                  const uint8_t code[PANEL_R][16 * 64], const int8_t *q)
+{
+    Q_UNROLL
+    for (int c = c0; c < c0 + n; c++) {
+        const __m512i w0 = _mm512_load_si512(code[0] + 64 * c);
+        const __m512i w1 = _mm512_load_si512(code[1] + 64 * c);
+        Q_UNROLL
+        for (int m = 0; m < M; m++) {
+            const __m512i a = broadcast4(q + 64 * m + 4 * c);
+            acc[0][m] = _mm512_dpbusd_epi32(acc[0][m], w0, a);
+            acc[1][m] = _mm512_dpbusd_epi32(acc[1][m], w1, a);
+        }
+    }
+}
+
+Q_INLINE void load_f(const int M, __m512 f[PANEL_R][PANEL_M], const block *b)
+{
+    Q_UNROLL
+    for (int r = 0; r < PANEL_R; r++) {
+        const float *at = b->y + 16 * r;
+        Q_UNROLL
+        for (int m = 0; m < M; m++)
+            f[r][m] = b->first ? _mm512_setzero_ps()
+                               : _mm512_maskz_loadu_ps(b->rows[r], at + (size_t)m * b->ldy);
+    }
+}
+
+Q_INLINE void store_f(const int M, __m512 f[PANEL_R][PANEL_M], const block *b)
+{
+    Q_UNROLL
+    for (int r = 0; r < PANEL_R; r++) {
+        const __m512 scale = b->last ? _mm512_load_ps(b->row_scale[r]) : _mm512_set1_ps(1.0f);
+        Q_UNROLL
+        for (int m = 0; m < M; m++)
+            _mm512_mask_storeu_ps(b->y + (size_t)m * b->ldy + 16 * r, b->rows[r],
+                                  _mm512_mul_ps(scale, f[r][m]));
+    }
+}
+
+/* f += d * z for one group and token, z as float. */
+Q_INLINE __m512 add_tile(__m512 f, __m512 z, const float *d)
+{
+    return _mm512_fmadd_ps(_mm512_set1_ps(*d), z, f);
+}
+
+/* Accumulators of sub-block s of `of`, for M tokens. */
+Q_INLINE void begin(const int M, const int s, const int of, __m512i acc[PANEL_R][PANEL_M],
+                    const int32_t *start)
+{
+    Q_UNROLL
+    for (int m = 0; m < M; m++) acc[0][m] = acc[1][m] = _mm512_set1_epi32(start[of * m + s]);
+}
+
+/* The same tile of the next block of tokens: too many streams for the hardware to follow. */
+Q_INLINE void prefetch_next(const int M, const int8_t *q)
+{
+    Q_UNROLL
+    for (int m = 0; m < M; m++) _mm_prefetch((const char *)(q + 64 * (M + m)), _MM_HINT_T0);
+}
+
+/* L8: int32 throughout. */
+Q_INLINE void block_int(const int M, const panel *p, int nt, const block *b)
+{
+    const int8_t *q = b->q;
+    const int32_t *start = b->start;
+    const float *d = b->d;
+    __m512 f[PANEL_R][PANEL_M];
+    load_f(M, f, b);
+    for (int t = 0; t < nt; t++) {
+        __m512i z[PANEL_R][PANEL_M], acc[PANEL_R][PANEL_M];
+        if (b->cold) prefetch_next(M, q);
+        Q_UNROLL
+        for (int s = 0; s < 4; s++) {
+            begin(M, s, 4, acc, start);
+            dot(M, 4 * s, 4, acc, p->code[t], q);
+            Q_UNROLL
+            for (int r = 0; r < PANEL_R; r++) {
+                const __m512i e = _mm512_load_si512(p->scale[t][r][s]);
+                Q_UNROLL
+                for (int m = 0; m < M; m++) {
+                    const __m512i v = _mm512_mullo_epi32(acc[r][m], e);
+                    z[r][m] = s ? _mm512_add_epi32(z[r][m], v) : v;
+                    __asm__("" : "+v"(z[r][m])); /* keep the order: gcc would sum in a tree */
+                }
+            }
+        }
+        Q_UNROLL
+        for (int m = 0; m < M; m++) {
+            Q_UNROLL
+            for (int r = 0; r < PANEL_R; r++)
+                f[r][m] = add_tile(f[r][m], _mm512_cvtepi32_ps(z[r][m]), d + m);
+        }
+        q += 64 * b->stride;
+        start += b->ld_start;
+        d += b->stride;
+    }
+    store_f(M, f, b);
+}
+
+/* z of a pair of sub-blocks: first sets it, the second adds. */
+Q_INLINE void scale_block(const int M, const bool first, __m512 z[PANEL_R][PANEL_M],
+                          __m512i acc[PANEL_R][PANEL_M], const int32_t scale[PANEL_R][4][16],
+                          const int s)
+{
+    Q_UNROLL
+    for (int r = 0; r < PANEL_R; r++) {
+        const __m512 e = _mm512_load_ps((const float *)(const void *)scale[r][s]);
+        Q_UNROLL
+        for (int m = 0; m < M; m++) {
+            const __m512 a = _mm512_cvtepi32_ps(acc[r][m]);
+            z[r][m] = first ? _mm512_mul_ps(a, e) : _mm512_fmadd_ps(a, e, z[r][m]);
+        }
+    }
+}
+
+/* N4, L6: sub-blocks of 16 k, two exact pairs. */
+Q_INLINE void block_16(const int M, const panel *p, int nt, const block *b)
+{
+    const int8_t *q = b->q;
+    const int32_t *start = b->start;
+    const float *d = b->d;
+    __m512 f[PANEL_R][PANEL_M];
+    load_f(M, f, b);
+    for (int t = 0; t < nt; t++) {
+        __m512 z[2][PANEL_R][PANEL_M];
+        __m512i acc[PANEL_R][PANEL_M];
+        if (b->cold) prefetch_next(M, q);
+        Q_UNROLL
+        for (int s = 0; s < 4; s++) {
+            begin(M, s, 4, acc, start);
+            dot(M, 4 * s, 4, acc, p->code[t], q);
+            scale_block(M, s % 2 == 0, z[s / 2], acc, p->scale[t], s);
+        }
+        Q_UNROLL
+        for (int m = 0; m < M; m++) {
+            Q_UNROLL
+            for (int r = 0; r < PANEL_R; r++)
+                f[r][m] = add_tile(f[r][m], _mm512_add_ps(z[0][r][m], z[1][r][m]), d + m);
+        }
+        q += 64 * b->stride;
+        start += b->ld_start;
+        d += b->stride;
+    }
+    store_f(M, f, b);
+}
+
+/* N4s: sub-blocks of 32 k. */
+Q_INLINE void block_32(const int M, const panel *p, int nt, const block *b)
+{
+    const int8_t *q = b->q;
+    const int32_t *start = b->start;
+    const float *d = b->d;
+    __m512 f[PANEL_R][PANEL_M];
+    load_f(M, f, b);
+    for (int t = 0; t < nt; t++) {
+        __m512 z[PANEL_R][PANEL_M];
+        __m512i acc[PANEL_R][PANEL_M];
+        if (b->cold) prefetch_next(M, q);
+        Q_UNROLL
+        for (int s = 0; s < 2; s++) {
+            begin(M, s, 2, acc, start);
+            dot(M, 8 * s, 8, acc, p->code[t], q);
+            scale_block(M, s == 0, z, acc, p->scale[t], s);
+        }
+        Q_UNROLL
+        for (int m = 0; m < M; m++) {
+            Q_UNROLL
+            for (int r = 0; r < PANEL_R; r++) f[r][m] = add_tile(f[r][m], z[r][m], d + m);
+        }
+        q += 64 * b->stride;
+        start += b->ld_start;
+        d += b->stride;
+    }
+    store_f(M, f, b);
+}
+
+/* Bytes from a group's first tile to its tile of 64 k number t, an even one. */
+Q_INLINE size_t tile_at(const int type, int t)
+{
+    const size_t bytes = type == Q_N4S ? 64 + 2 * 512 : 64 + (size_t)plane_bytes(type);
+    return bytes * (size_t)(type == Q_N4S ? t / 2 : t);
+}
+
+/* Tokens of the next block when `left` are to do: fours and threes, for N4s sixes, fives and fours,
+ * so that any number from PANEL_MIN on comes out even. */
+Q_INLINE int next_block(const int type, int left)
+{
+    if (type != Q_N4S) return left % 4 ? 3 : 4;
+    const int over = left % 6;
+    return over == 0 ? 6 : over % 2 ? 5 : 4;
+}
+
+Q_INLINE void run_block(const int type, const int M, const panel *p, int nt, const block *b)
+{
+    if (type == Q_L8) block_int(M, p, nt, b);
+    else if (type == Q_N4S) block_32(M, p, nt, b);
+    else block_16(M, p, nt, b);
+}
+
+/* All tokens past the unpacked panel; b is at the first. */
+Q_INLINE void tokens(const int type, const panel *p, int nt, block b, int m)
+{
+    const size_t of = type == Q_N4S ? 2 : 4;
+    for (int left = m; left > 0;) {
+        const int M = next_block(type, left);
+        if (type == Q_N4S) {
+            if (M == 6) run_block(type, 6, p, nt, &b);
+            else if (M == 5) run_block(type, 5, p, nt, &b);
+            else run_block(type, 4, p, nt, &b);
+        } else {
+            if (M == 4) run_block(type, 4, p, nt, &b);
+            else run_block(type, 3, p, nt, &b);
+        }
+        left -= M;
+        b.y += (size_t)M * b.ldy;
+        b.q += Q_TILE * (size_t)M;
+        b.d += M;
+        b.start += of * (size_t)M;
+    }
+}
+
+/* At most PANEL_MAX tokens. */
+Q_INLINE void pass(const int type, float *y, size_t ldy, const uint8_t *w, int n, const q_acts *x,
+                   int m0, int m, panel *p)
+{
+    const size_t bytes = q_group_bytes(type, Q_TILE * x->kt);
+    const int ng = (n + 15) / 16;
+    const int kt = type == Q_N4S ? (x->kt + 1) / 2 * 2 : x->kt;
+    for (int t0 = 0; t0 < kt; t0 += PANEL_T) {
+        const int nt = kt - t0 < PANEL_T ? kt - t0 : PANEL_T;
+        const size_t at = (size_t)t0 * (size_t)x->M + (size_t)m0;
+        block b = { .ldy = ldy, .first = t0 == 0, .last = t0 + nt == kt, .q = x->q + Q_TILE * at,
+                    .d = x->d + at, .stride = (size_t)x->M, .start = p->start,
+                    .ld_start = (type == Q_N4S ? 2 : 4) * (size_t)m };
+        make_start(type, p, x, t0, nt, m0, m);
+        for (int g = 0; g < ng; g += PANEL_R) {
+            for (int r = 0; r < PANEL_R; r++) {
+                const bool there = g + r < ng; /* an odd last group is paired with itself, unseen */
+                const int gr = there ? g + r : g, rows = n - 16 * gr;
+                const uint8_t *wg = w + bytes * (size_t)gr;
+                b.row_scale[r] = (const float *)wg;
+                b.rows[r] = !there ? 0 : rows >= 16 ? (__mmask16)0xffff : v16_first(rows);
+                unpack_group(type, p, r, wg + 64 + tile_at(type, t0), nt);
+            }
+            b.y = y + 16 * g;
+            b.cold = g == 0;
+            tokens(type, p, nt, b, m);
+        }
+    }
+}
+
+Q_INLINE void panel_a8(const int type, float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                       int m0, int m, void *tmp)
+{
+    const int passes = (m + PANEL_MAX - 1) / PANEL_MAX; /* equal ones: none below PANEL_MIN */
+    for (int i = 0, j = 0; i < passes; i++) {
+        const int end = (int)((long long)m * (i + 1) / passes);
+        pass(type, y + (size_t)j * ldy, ldy, w, n, x, m0 + j, end - j, tmp);
+        j = end;
+    }
+}
+
+void q_panel_avx512vnni(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                        int m0, int m, void *tmp)
+{
+    switch (type) {
+    case Q_L8: panel_a8(Q_L8, y, ldy, w, n, x, m0, m, tmp); break;
+    case Q_L6: panel_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp); break;
+    case Q_N4: panel_a8(Q_N4, y, ldy, w, n, x, m0, m, tmp); break;
+    default: panel_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp); break;
+    }
+}
+
+#else
+typedef int panel_needs_avx512vnni; /* ISO C wants something in every file */
+#endif
