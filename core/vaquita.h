@@ -1,21 +1,26 @@
 /* vaquita.h - run DeepSeek-R1 and its distills from a .vaq file: the public interface.
  *
- *     vq_engine *eng; vq_session *s; vq_err e; vq_ids ids = {0};
- *     if (vq_engine_open(&eng, "model.vaq", NULL, &e)) { puts(e.msg); return vq_status_exit(e.code); }
+ *     vq_engine *eng;
+ *     vq_session *s;
+ *     vq_ids ids = { 0 };
+ *     vq_err e;
+ *     if (vq_engine_open(&eng, "model.vaq", NULL, &e)) return puts(e.msg), 1;
  *     vq_message m = { .role = VQ_USER, .content = vq_str_c("What is 2 + 3?") };
  *     vq_engine_render(eng, &m, 1, NULL, &ids, NULL, &e);
  *     vq_session_open(&s, eng, NULL, &e);
  *     vq_session_add(s, ids.v, ids.n, &e);
- *     for (int32_t id;;) {
- *         if (vq_session_next(s, &id, &e) || vq_session_finished(s)) break;
- *         ... vq_engine_piece(...), print ...
+ *     for (int32_t id; !vq_session_finished(s);) {
+ *         if (vq_session_next(s, &id, &e)) break;
+ *         vq_str p = vq_engine_piece(eng, id);
+ *         fwrite(p.p, 1, p.n, stdout);
  *     }
- *     vq_session_close(s); vq_engine_close(eng);
+ *     vq_session_close(s);
+ *     vq_engine_close(eng);
  *
  * One engine maps one model and owns threads and the memory of all sessions' caches, planned before
- * the first token and fixed.  A session is one sequence.  For a given file, ids, seed and parameters
- * a session's logits and ids are equal to the last bit on every CPU, for every number of threads,
- * whatever other sessions are computed beside it and however its ids were cut into calls.
+ * the first token and fixed.  A session is one sequence.  For a given file, ids, seed and
+ * parameters a session's logits and ids are equal to the last bit on every CPU, for every number of
+ * threads, whatever other sessions are computed beside it and however its ids were cut into calls.
  *
  * Threads: an engine and its sessions belong to one caller at a time, except vq_engine_stop, which
  * may be called from anywhere, a signal handler included.
@@ -39,15 +44,15 @@ typedef struct vq_session vq_session;
 /* ---- engine ---- */
 typedef enum vq_kv_type { VQ_KV_AUTO = 0, VQ_KV_INT8, VQ_KV_BF16, VQ_KV_F32 } vq_kv_type;
 
-typedef struct vq_engine_opts {   /* {0} = all defaults; so is NULL */
-    const char *cpu;              /* "ref", "avx2", ...: exactly that level or VQ_EUSAGE; NULL: the best */
-    int threads;                  /* 0: the performance cores; at most 1024 */
-    uint32_t ctx;                 /* positions of one session; 0: the smallest of the model's limit, 36864 and
-                                     what fits 3/4 of the available memory.  Larger than the model's limit or than
-                                     memory: VQ_ENOFIT with the ways out */
-    int max_sessions;             /* sequences alive at once; 0: 1.  The KV pool is max_sessions * ctx */
-    int max_rows;                 /* rows of one forward call (prefill chunk); 0: 512 */
-    vq_kv_type kv;                /* AUTO: f32 when the matrices are float, else int8 */
+typedef struct vq_engine_opts { /* {0} = all defaults; so is NULL */
+    const char *cpu;    /* "ref", "avx2", ...: exactly that level or VQ_EUSAGE; NULL: the best */
+    int threads;        /* 0: the performance cores; at most 1024 */
+    uint32_t ctx;       /* positions of one session; 0: the smallest of the model's limit, 36864
+                         * and what fits 3/4 of the available memory.  Larger than the model's
+                         * limit or than memory: VQ_ENOFIT with the ways out */
+    int max_sessions;   /* sequences alive at once; 0: 1.  The KV pool is max_sessions * ctx */
+    int max_rows;       /* rows of one forward call (prefill chunk); 0: 512 */
+    vq_kv_type kv;      /* AUTO: f32 when the matrices are float, else int8 */
 } vq_engine_opts;
 
 vq_status vq_engine_open(vq_engine **out, const char *path, const vq_engine_opts *o, vq_err *e);
@@ -77,8 +82,10 @@ void vq_engine_stop(vq_engine *eng);
 void vq_engine_resume(vq_engine *eng);
 
 /* ---- text ---- */
-/* Ids of a text.  special: let marks in the text act (never for user text).  VQ_EUSAGE without tokenizer. */
-vq_status vq_engine_tokenize(const vq_engine *eng, const char *s, size_t n, bool special, vq_ids *out, vq_err *e);
+/* Ids of a text.  special: let marks in the text act (never for user text).  VQ_EUSAGE without
+ * tokenizer. */
+vq_status vq_engine_tokenize(const vq_engine *eng, const char *s, size_t n, bool special,
+                             vq_ids *out, vq_err *e);
 /* Bytes of an id; absent for ids that are not in use. */
 vq_str vq_engine_piece(const vq_engine *eng, int32_t id);
 
@@ -87,8 +94,8 @@ typedef struct vq_render_opts {
     bool no_force_think;          /* leave the opening to the template: do not force <think>\n */
 } vq_render_opts;
 /* A conversation as ids and, if text is not NULL, as the text of the template. */
-vq_status vq_engine_render(const vq_engine *eng, const vq_message *m, size_t n, const vq_render_opts *o, vq_ids *ids,
-                           vq_buf *text, vq_err *e);
+vq_status vq_engine_render(const vq_engine *eng, const vq_message *m, size_t n,
+                           const vq_render_opts *o, vq_ids *ids, vq_buf *text, vq_err *e);
 /* Does such a prompt end inside the thoughts? */
 bool vq_engine_render_opens_think(const vq_engine *eng, const vq_render_opts *o);
 
@@ -97,8 +104,9 @@ typedef struct vq_stream vq_stream;
 typedef enum vq_part { VQ_PART_THINK, VQ_PART_ANSWER } vq_part;
 vq_status vq_stream_open(vq_stream **out, const vq_engine *eng, bool in_think, vq_err *e);
 /* Gives id in, appends its text to *out (empty while bytes are held back); the marks <think> and
- * </think> are not printed and, with the newlines that follow them, belong to neither part.  EOS prints nothing.
- * Returns the part the appended text belongs to.  One id never yields text of both parts. */
+ * </think> are not printed and, with the newlines that follow them, belong to neither part.  EOS
+ * prints nothing. Returns the part the appended text belongs to.  One id never yields text of both
+ * parts. */
 vq_part vq_stream_put(vq_stream *st, int32_t id, vq_buf *out);
 vq_part vq_stream_end(vq_stream *st, vq_buf *out);
 void vq_stream_close(vq_stream *st);
@@ -119,41 +127,47 @@ typedef struct vq_session_opts {
 
 vq_status vq_session_open(vq_session **out, vq_engine *eng, const vq_session_opts *o, vq_err *e);
 void vq_session_close(vq_session *s);
-/* A new session with the same ids, sharing the cache blocks; they are copied when one of the two writes. */
+/* A new session with the same ids, sharing the cache blocks; they are copied when one of the two
+ * writes. */
 vq_status vq_session_fork(vq_session **out, vq_session *s, const vq_session_opts *o, vq_err *e);
 
-/* Queues ids behind the session's; nothing is computed yet.  Ids must be < info.vocab.  VQ_ENOFIT: longer than ctx. */
+/* Queues ids behind the session's; nothing is computed yet.  Ids must be < info.vocab.  VQ_ENOFIT:
+ * longer than ctx. */
 vq_status vq_session_add(vq_session *s, const int32_t *ids, size_t n, vq_err *e);
 /* Cuts the session back to its first n ids (n <= length); the next add goes on there. */
 vq_status vq_session_truncate(vq_session *s, size_t n, vq_err *e);
 
 /* One forward call over the queued ids of several sessions together, at most max_rows rows in
- * all, sessions served in order.  *left = queued ids that remain over all of them.  On an error of one sequence (a value
- * not finite) that sequence is named and ended, the others are intact.  `chunk` 0: no smaller limit of rows. */
+ * all, sessions served in order.  *left = queued ids that remain over all of them.  On an error of
+ * one sequence (a value not finite) that sequence is named and ended, the others are intact.
+ * `chunk` 0: no smaller limit of rows. */
 vq_status vq_step(vq_engine *eng, vq_session *const *s, int n, int chunk, size_t *left, vq_err *e);
 
-/* Computes what is queued, draws the next id from the logits, queues it, and returns it.  At EOS, at
- * max_new or when the context is full the session is finished: EOS itself is returned (and finish is "stop");
- * a call on a finished session is VQ_EUSAGE. */
+/* Computes what is queued, draws the next id from the logits, queues it, and returns it.  At EOS,
+ * at max_new or when the context is full the session is finished: EOS itself is returned (and
+ * finish is "stop"); a call on a finished session is VQ_EUSAGE. */
 vq_status vq_session_next(vq_session *s, int32_t *id, vq_err *e);
 typedef enum vq_finish { VQ_RUNNING = 0, VQ_FINISH_STOP, VQ_FINISH_LENGTH } vq_finish;
 vq_finish vq_session_finished(const vq_session *s);
 
-/* Draws from the current logits (nothing may be queued) without queueing: for callers that batch with vq_step. */
+/* Draws from the current logits (nothing may be queued) without queueing: for callers that batch
+ * with vq_step. */
 vq_status vq_session_sample(vq_session *s, int32_t *id, vq_err *e);
 
-/* Logits after the last computed id: (info.vocab) floats, borrowed until the next call that computes; NULL when something is queued. */
+/* Logits after the last computed id: (info.vocab) floats, borrowed until the next call that
+ * computes; NULL when something is queued. */
 const float *vq_session_logits(const vq_session *s);
 size_t vq_session_len(const vq_session *s);       /* ids, queued ones included */
 const int32_t *vq_session_ids(const vq_session *s);
 
-/* All logits rows of a stretch of ids (fidelity, perplexity): computes ids and calls row(ctx, pos, logits) for each
- * position in order. chunk 0 = max_rows.  The session must have nothing queued. */
+/* All logits rows of a stretch of ids (fidelity, perplexity): computes ids and calls row(ctx, pos,
+ * logits) for each position in order. chunk 0 = max_rows.  The session must have nothing queued. */
 typedef vq_status vq_logits_fn(void *ctx, size_t pos, const float *logits, vq_err *e);
-vq_status vq_session_logits_all(vq_session *s, const int32_t *ids, size_t n, int chunk, bool last_only, vq_logits_fn *row,
-                                void *ctx, vq_err *e);
+vq_status vq_session_logits_all(vq_session *s, const int32_t *ids, size_t n, int chunk,
+                                bool last_only, vq_logits_fn *row, void *ctx, vq_err *e);
 
-/* Progress of long prefills: called from vq_session_next between forward calls; true = stop (VQ_EINTR). */
+/* Progress of long prefills: called from vq_session_next between forward calls; true = stop
+ * (VQ_EINTR). */
 typedef bool vq_prefill_fn(void *ctx, size_t done, size_t total);
 void vq_session_on_prefill(vq_session *s, vq_prefill_fn *fn, void *ctx);
 

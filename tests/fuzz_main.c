@@ -46,7 +46,8 @@ static int load(const char *path)
 /* One change: flip, set to an extreme, insert, delete, copy within, splice from another file. */
 static void mutate(input *x)
 {
-    static const uint8_t extreme[] = { 0, 1, 0x7f, 0x80, 0xff, '"', '\\', '{', '}', '[', ']', ',', '0' };
+    static const uint8_t extreme[] = { 0,   1,   0x7f, 0x80, 0xff, '"', '\\',
+                                       '{', '}', '[',  ']',  ',',  '0' };
     const size_t at = below(x->n), len = 1 + below(1 + below(64));
     switch (below(7)) {
     case 0:
@@ -122,7 +123,8 @@ int main(int argc, char **argv)
         run(argv[3], x.p, x.n);
         runs++;
     }
-    printf("%s: %d corpus files, %lu mutations, seed %s: no crash\n", argv[0], n_file, runs, argv[2]);
+    printf("%s: %d corpus files, %lu mutations, seed %s: no crash\n", argv[0], n_file, runs,
+           argv[2]);
     free(buf);
     for (int i = 0; i < n_file; i++) free(file[i].p);
     remove(argv[3]);

@@ -14,8 +14,15 @@ static int t_passed, t_failed, t_skipped;
 
 #define T_OK(cond, ...) \
     do { \
-        if (cond) { t_passed++; } \
-        else { t_failed++; printf("%s:%d: failed: %s: ", __FILE__, __LINE__, #cond); printf(__VA_ARGS__); putchar('\n'); fflush(stdout); } \
+        if (cond) { \
+            t_passed++; \
+        } else { \
+            t_failed++; \
+            printf("%s:%d: failed: %s: ", __FILE__, __LINE__, #cond); \
+            printf(__VA_ARGS__); \
+            putchar('\n'); \
+            fflush(stdout); \
+        } \
     } while (0)
 #define T_SKIP(...) \
     do { t_skipped++; printf("skipped: "); printf(__VA_ARGS__); putchar('\n'); } while (0)
