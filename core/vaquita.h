@@ -132,10 +132,13 @@ void vq_session_close(vq_session *s);
 vq_status vq_session_fork(vq_session **out, vq_session *s, const vq_session_opts *o, vq_err *e);
 
 /* Queues ids behind the session's; nothing is computed yet.  Ids must be < info.vocab.  VQ_ENOFIT:
- * longer than ctx. */
+ * longer than ctx.  A finished session goes on (the next turn of a chat), max_new counts anew. */
 vq_status vq_session_add(vq_session *s, const int32_t *ids, size_t n, vq_err *e);
-/* Cuts the session back to its first n ids (n <= length); the next add goes on there. */
+/* Cuts the session back to its first n ids (n <= length); the next add goes on there.  A draw
+ * without one computes the last id again, with the same bits. */
 vq_status vq_session_truncate(vq_session *s, size_t n, vq_err *e);
+/* VQ_OK, or VQ_EFAIL and why this sequence was ended (see vq_step): then it can only be closed. */
+vq_status vq_session_check(const vq_session *s, vq_err *e);
 
 /* One forward call over the queued ids of several sessions together, at most max_rows rows in
  * all, sessions served in order.  *left = queued ids that remain over all of them.  On an error of

@@ -439,6 +439,7 @@ static void not_finite(int type, vq_kv_type kv)
              "session %d disturbed", i);
     int32_t id;
     T_OK(vq_session_next(s[1], &id, &e) == VQ_EFAIL, "it stays ended");
+    T_OK(vq_session_check(s[1], &e) == VQ_EFAIL && !vq_session_check(s[0], &e), "who was ended");
     T_OK(vq_session_next(s[0], &id, &e) == VQ_OK, "%s", e.msg);
     vq_engine_close(eng);
     made_close(&m);
@@ -521,6 +522,41 @@ static void limits(void)
     T_OK(vq_engine_open_file(&eng, m.file, &wide, &e) == VQ_EUSAGE, "%s", e.msg);
     m.file = NULL;
     made_close(&m);
+}
+
+/* Every allocation of opening fails once: an error each time, nothing leaks, nothing crashes. */
+static void out_of_memory(void)
+{
+    const vq_engine_opts o = { .threads = 2, .max_sessions = 2 };
+    if (!vq_mem_fail_at(0)) {
+        T_SKIP("failing allocations need a build with VQ_DEBUG");
+        return;
+    }
+    int failures = 0, wrong = 0;
+    for (long nth = 1, done = 0; !done && nth < 200; nth++) {
+        made m;
+        vq_err e = { 0 };
+        vq_engine *eng;
+        vq_session *s = NULL, *t = NULL;
+        made_spec spec = shapes[0];
+        spec.type = Q_L8;
+        if (made_open(&m, &spec)) return;
+        vq_file *f = m.file;
+        m.file = NULL;
+        const int32_t v[] = { 1, 2, 3 };
+        vq_mem_fail_at(nth);
+        vq_status st = vq_engine_open_file(&eng, f, &o, &e);
+        if (!st) st = vq_session_open(&s, eng, NULL, &e);
+        if (!st) st = vq_session_add(s, v, 3, &e);
+        if (!st) st = vq_session_fork(&t, s, NULL, &e);
+        vq_mem_fail_at(0);
+        done = st == VQ_OK;
+        failures += !done;
+        wrong += !done && (st != VQ_ENOMEM || !e.msg[0]);
+        vq_engine_close(eng);
+        made_close(&m);
+    }
+    T_OK(failures > 10 && !wrong, "%d failed, %d of them not as out of memory", failures, wrong);
 }
 
 /* ---- text ---- */
@@ -607,6 +643,8 @@ int main(void)
     forks_and_cuts();
     batches();
     not_finite(Q_F32, VQ_KV_AUTO);
+    not_finite(Q_F32, VQ_KV_INT8);
+    out_of_memory();
     near();
     text();
     golden("tiny-r1-qwen", "golden.json", false, true, true);

@@ -51,7 +51,7 @@ void vq_session_close(vq_session *s)
     vq_free(s);
 }
 
-static vq_status check_alive(const vq_session *s, vq_err *e)
+vq_status vq_session_check(const vq_session *s, vq_err *e)
 {
     if (!s->bad) return VQ_OK;
     char where[64];
@@ -66,7 +66,7 @@ static vq_status check_alive(const vq_session *s, vq_err *e)
 vq_status vq_session_fork(vq_session **out, vq_session *s, const vq_session_opts *o, vq_err *e)
 {
     *out = NULL;
-    vq_status st = check_alive(s, e);
+    vq_status st = vq_session_check(s, e);
     if (!st) st = vq_session_open(out, s->eng, o, e);
     if (st) return st;
     vq_session *t = *out;
@@ -100,7 +100,7 @@ static vq_status append(vq_session *s, const int32_t *ids, size_t n, vq_err *e)
 
 vq_status vq_session_add(vq_session *s, const int32_t *ids, size_t n, vq_err *e)
 {
-    vq_status st = check_alive(s, e);
+    vq_status st = vq_session_check(s, e);
     if (!st) st = append(s, ids, n, e);
     if (st) return st;
     s->finish = VQ_RUNNING;
@@ -110,7 +110,7 @@ vq_status vq_session_add(vq_session *s, const int32_t *ids, size_t n, vq_err *e)
 
 vq_status vq_session_truncate(vq_session *s, size_t n, vq_err *e)
 {
-    vq_status st = check_alive(s, e);
+    vq_status st = vq_session_check(s, e);
     if (st) return st;
     if (n > s->n) return vq_fail(e, VQ_EUSAGE, "cannot cut %zu ids to %zu", s->n, n);
     if (n < s->done) {
@@ -198,7 +198,7 @@ vq_status vq_step(vq_engine *eng, vq_session *const *s, int n, int chunk, size_t
         }
         if (!s[i]->bad) *left += s[i]->n - s[i]->done;
     }
-    return st ? st : ended ? check_alive(ended, e) : VQ_OK;
+    return st ? st : ended ? vq_session_check(ended, e) : VQ_OK;
 }
 
 void vq_session_on_prefill(vq_session *s, vq_prefill_fn *fn, void *ctx)
@@ -234,7 +234,7 @@ static vq_status catch_up(vq_session *s, vq_err *e)
 
 vq_status vq_session_sample(vq_session *s, int32_t *id, vq_err *e)
 {
-    vq_status st = check_alive(s, e);
+    vq_status st = vq_session_check(s, e);
     if (st) return st;
     if (s->done < s->n) return vq_fail(e, VQ_EUSAGE, "%zu ids are still queued", s->n - s->done);
     st = catch_up(s, e);
@@ -247,7 +247,7 @@ vq_status vq_session_sample(vq_session *s, int32_t *id, vq_err *e)
 
 vq_status vq_session_next(vq_session *s, int32_t *id, vq_err *e)
 {
-    vq_status st = check_alive(s, e);
+    vq_status st = vq_session_check(s, e);
     if (st) return st;
     if (s->finish) return vq_fail(e, VQ_EUSAGE, "the sequence is finished");
     if (s->n == s->eng->plan.ctx)
@@ -284,7 +284,7 @@ static vq_status give_rows(vq_session *s, float *buf, vq_logits_fn *row, void *c
         const int m = n - i < HEAD_ROWS ? n - i : HEAD_ROWS;
         vq_fw_head(eng->fw, i, m, buf, vocab);
         take_rows(s, eng->row);
-        vq_status st = check_alive(s, e);
+        vq_status st = vq_session_check(s, e);
         for (int j = 0; !st && j < m; j++)
             st = row(ctx, eng->row[i + j].pos, buf + (size_t)j * vocab, e);
         if (st) return st;
@@ -304,7 +304,7 @@ static vq_status all_logits(vq_session *s, int chunk, float *buf, vq_logits_fn *
         if (!st) st = run_pass(eng, s->rows, e);
         if (st) return st;
         take_rows(s, eng->row);
-        st = check_alive(s, e);
+        st = vq_session_check(s, e);
         if (!st && buf) st = give_rows(s, buf, row, ctx, e);
         if (st) return st;
         s->done += (size_t)s->rows;
@@ -319,7 +319,7 @@ vq_status vq_session_logits_all(vq_session *s, const int32_t *ids, size_t n, int
                                 bool last_only, vq_logits_fn *row, void *ctx, vq_err *e)
 {
     const size_t before = s->n;
-    vq_status st = check_alive(s, e);
+    vq_status st = vq_session_check(s, e);
     if (st) return st;
     if (s->done < s->n) return vq_fail(e, VQ_EUSAGE, "%zu ids are still queued", s->n - s->done);
     if (!n) return VQ_OK;

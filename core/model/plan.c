@@ -102,7 +102,7 @@ static void shape(vq_fw *fw, const vq_model *m, const vq_plan *p)
     fw->unit_q = Q_ROWS / gcd(m->hd, Q_ROWS);
     fw->unit_v = Q_ROWS / gcd(m->vd, Q_ROWS);
     fw->y_cols = VQ_JOB_ROWS;
-    const size_t uq = (size_t)(fw->unit_q * m->hd), uv = (size_t)(fw->unit_v * m->vd);
+    const size_t uq = (size_t)fw->unit_q * (size_t)m->hd, uv = (size_t)fw->unit_v * (size_t)m->vd;
     if (uq > fw->y_cols) fw->y_cols = uq;
     if (uv > fw->y_cols) fw->y_cols = uv;
     fw->attn_rows = VQ_ATTN_Q / m->group > 1 ? VQ_ATTN_Q / m->group : 1;
