@@ -1,4 +1,4 @@
-/* gemm_avx2.c - matrix times 1..8 tokens on AVX2 + FMA + F16C, more tokens in blocks of 8.
+/* gemm_avx2.c - matrices on AVX2 + FMA + F16C: a few tokens; from PANEL_MIN on, panels.
  *
  * A row group is one stream of 64 B lines, taken as two halves of 8 rows within each tile, so every
  * line is read from memory once.  Each half line is unpacked once per block of up to 8 tokens.
@@ -8,6 +8,7 @@
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
+#include "quant/x86/panel_avx2.h"
 #include "quant/x86/tile_avx2.h"
 
 /* The hardware prefetcher stops at page borders; a page ahead hides that (measured). */
@@ -110,19 +111,22 @@ static void gemm_l8_avx2(float *y, size_t ldy, const void *w, int n, const q_act
 static void gemm_l6_avx2(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
                          void *tmp)
 {
-    gemm_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp);
+    if (m >= PANEL_MIN) q_panel_avx2(Q_L6, y, ldy, w, n, x, m0, m, tmp);
+    else gemm_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp);
 }
 
 static void gemm_n4_avx2(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
                          void *tmp)
 {
-    gemm_a8(Q_N4, y, ldy, w, n, x, m0, m, tmp);
+    if (m >= PANEL_MIN) q_panel_avx2(Q_N4, y, ldy, w, n, x, m0, m, tmp);
+    else gemm_a8(Q_N4, y, ldy, w, n, x, m0, m, tmp);
 }
 
 static void gemm_n4s_avx2(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
                           int m, void *tmp)
 {
-    gemm_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
+    if (m >= PANEL_MIN) q_panel_avx2(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
+    else gemm_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
 }
 
 /* ---- float weights ---- */

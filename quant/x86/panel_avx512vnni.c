@@ -2,17 +2,17 @@
  *
  * Two row groups by 12 tiles are unpacked once (u8 codes, widened sub-scales: exact, 30 KB) and
  * stay in L1 while the activations of all tokens stream past in blocks; f waits in y between K
- * blocks.  K blocks are the outer loop, so the slice of activations (768 B per token) stays in L2 for all
- * row groups of the call.
+ * blocks.  K blocks are the outer loop, so the slice of activations (768 B per token) stays in L2
+ * for all row groups of the call.
  *
  * What limits the loop: every multiplication, vpdpbusd or other, goes through the same two ports
  * (Zen 5, measured).  16 dot products, 4 (N4s: 2) products with sub-scales and one fma per 64 k
- * make 76 % (84 %) of the dot products' own peak the most there is, and operations that may take any
- * port cost part of it.  So sub-blocks are scaled in float, where fma adds for nothing.  That is
- * exact: a sub-block sum is at most 16 * 32 * 127 = 65024, times 127 and two of them 16,516,096 <
- * 2^24, and the one addition of two such pairs rounds their true sum once, as the conversion of an
- * int32 z would.  (N4s: one product of 130048 * 127 < 2^24, then one fma.)  L8 sums are too large
- * for that: vpmulld.
+ * make 76 % (84 %) of the dot products' own peak the most there is, and operations that may take
+ * any port cost part of it.  So sub-blocks are scaled in float, where fma adds for nothing.  That
+ * is exact: a sub-block sum is at most 16 * 32 * 127 = 65024, times 127 and two of them
+ * 16,516,096 < 2^24, and the one addition of two such pairs rounds their true sum once, as the
+ * conversion of an int32 z would.  (N4s: one product of 130048 * 127 < 2^24, then one fma.)  L8 sums
+ * are too large for that: vpmulld.
  *
  * Tried and slower: two sub-block sums packed as int16 for one vpdpwssd (fewer products, but the
  * packing and its overflow check took the ports back, 102 cycles per tile for 86); 2 groups x 6
@@ -36,7 +36,7 @@ enum {
 typedef struct panel {
     uint8_t code[PANEL_T][PANEL_R][16 * 64]; /* biased, line = chunk */
     int32_t scale[PANEL_T][PANEL_R][4][16];  /* f32 bits for the float loops, int32 for L8 */
-    int32_t start[PANEL_T * PANEL_MAX * 4];  /* (8, m, 4 or 2): of the accumulators, -bias * sum */
+    int32_t start[PANEL_T * PANEL_MAX * 4];  /* (12, m, 4 or 2): of the accumulators, -bias * sum */
 } panel;
 static_assert(sizeof(panel) <= Q_TMP, "the panel must fit the scratch of a gemm");
 

@@ -1,0 +1,195 @@
+/* panel_avx2.c - matrix times many tokens on AVX2.
+ *
+ * One row group by 12 tiles is unpacked once (u8 codes, int16 sub-scale pairs: exact, 17 KB) and
+ * stays in L1 while the activations of all tokens stream past in blocks of 8, for each half of 8
+ * rows; f waits in y between K blocks.  K blocks are the outer loop, so the slice of activations
+ * (768 B per token) stays in L2 for all row groups of the call.
+ *
+ * Per 8 k, 8 rows and token: two maddubs, one madd by the sub-scales, two additions (tile_avx2.h);
+ * the multiplications are what limits, and only taking back the bias (2 of 26) is not theirs.  L8
+ * has nothing to unpack and stays with gemm_avx2.c. */
+#include "quant/x86/panel_avx2.h"
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+
+#include <assert.h>
+
+#include "quant/x86/tile_avx2.h"
+
+enum {
+    PANEL_T = 12,    /* tiles */
+    PANEL_M = 8,     /* most tokens of a block */
+    PANEL_MAX = 256  /* tokens of one pass: their activations (200 KB) and y stay in L2 */
+};
+
+typedef struct half_tile { /* 8 rows x 64 k */
+    uint8_t code[16][32];  /* biased, line = chunk */
+    int16_t scale[4][16];  /* sub-scale of each 16 k, twice per row */
+    int16_t back[2][16];   /* for the bias: twice the sub-scales of two sub-blocks, side by side */
+} half_tile;
+
+typedef struct panel {
+    half_tile at[2][PANEL_T];
+    int32_t off[PANEL_T * PANEL_MAX * 2]; /* (12, m, 2): see pack_off */
+} panel;
+static_assert(sizeof(panel) <= Q_TMP, "the panel must fit the scratch of a gemm");
+
+/* Where one call writes and reads. */
+typedef struct block {
+    float *y;               /* token 0 of the block, first of the 8 rows */
+    size_t ldy;
+    const float *row_scale; /* of these rows */
+    int rows;               /* how many of the 8 exist */
+    bool first, last;       /* K block of the row */
+    const int8_t *q;        /* tile 0 of the K block, token 0 */
+    const float *d;
+    size_t stride;          /* tokens in a tile of the activations */
+    const int32_t *off;     /* as q, in the panel */
+    size_t ld_off;          /* from tile to tile */
+} block;
+
+Q_INLINE void unpack_half(const int type, half_tile *o, const int8_t *s8, const uint8_t *p)
+{
+    const __m256i grid = grid_biased();
+    const bool wide = type == Q_N4S;
+    Q_UNROLL
+    for (int c = 0; c < 16; c++) {
+        const __m256i v = chunk_8(type, p + 256 * (c / 8), p + 512 + 128 * (c / 8), c % 8, grid);
+        _mm256_store_si256((__m256i *)o->code[c], v);
+    }
+    Q_UNROLL
+    for (int s = 0; s < 4; s++) {
+        const __m256i e = scale_pairs(s8 + 16 * (wide ? s / 2 : s));
+        _mm256_store_si256((__m256i *)o->scale[s], e);
+    }
+    Q_UNROLL
+    for (int i = 0; i < 2; i++) {
+        const int8_t *a = s8 + (wide ? 16 * i : 32 * i);
+        _mm256_store_si256((__m256i *)o->back[i], scale_pair2(a, wide ? a : a + 16));
+    }
+}
+
+/* nt tiles of a group from its tile at w. */
+Q_INLINE void unpack_group(const int type, panel *p, const uint8_t *w, int nt)
+{
+    for (int t = 0; t < nt; t++) {
+        const int odd = type == Q_N4S ? t & 1 : 0; /* second 64 k of the tile */
+        const int8_t *s8 = (const int8_t *)w + 32 * odd;
+        const uint8_t *planes = w + 64 + 512 * odd;
+        for (int half = 0; half < 2; half++)
+            unpack_half(type, &p->at[half][t], s8 + 8 * half, planes + 32 * half);
+        if (type == Q_N4S) w += odd ? 64 + 2 * 512 : 0;
+        else w += 64 + plane_bytes(type);
+    }
+}
+
+/* 8 rows x M tokens over nt tiles. */
+Q_INLINE void run_block(const int M, const half_tile *p, int nt, const block *b)
+{
+    const int8_t *q = b->q;
+    const int32_t *off = b->off;
+    const float *d = b->d;
+    const __m256i rows = v8_first(b->rows);
+    __m256 f[PANEL_M];
+    Q_UNROLL
+    for (int m = 0; m < M; m++)
+        f[m] = b->first ? _mm256_setzero_ps() : _mm256_maskload_ps(b->y + (size_t)m * b->ldy, rows);
+    for (int t = 0; t < nt; t++, p++) {
+        __m256i z[PANEL_M];
+        const __m256i back0 = _mm256_load_si256((const __m256i *)p->back[0]);
+        const __m256i back1 = _mm256_load_si256((const __m256i *)p->back[1]);
+        Q_UNROLL
+        for (int m = 0; m < M; m++)
+            z[m] = _mm256_add_epi32(_mm256_madd_epi16(back0, broadcast4(off + 2 * m)),
+                                    _mm256_madd_epi16(back1, broadcast4(off + 2 * m + 1)));
+        Q_UNROLL
+        for (int c = 0; c < 16; c += 2)
+            add_chunks(Q_N4, M, z, _mm256_load_si256((const __m256i *)p->code[c]),
+                       _mm256_load_si256((const __m256i *)p->code[c + 1]), q + 4 * c,
+                       _mm256_load_si256((const __m256i *)p->scale[c / 4]));
+        Q_UNROLL
+        for (int m = 0; m < M; m++)
+            f[m] = _mm256_fmadd_ps(_mm256_set1_ps(d[m]), _mm256_cvtepi32_ps(z[m]), f[m]);
+        q += 64 * b->stride;
+        off += b->ld_off;
+        d += b->stride;
+    }
+    const __m256 scale = b->last ? _mm256_load_ps(b->row_scale) : _mm256_set1_ps(1.0f);
+    Q_UNROLL
+    for (int m = 0; m < M; m++)
+        _mm256_maskstore_ps(b->y + (size_t)m * b->ldy, rows, _mm256_mul_ps(scale, f[m]));
+}
+
+/* All tokens past 8 unpacked rows; b is at the first.  Eights, the last 9..15 in two. */
+static void tokens(const half_tile *p, int nt, block b, int m)
+{
+    for (int left = m, M; left > 0; left -= M) {
+        M = left >= 16 || left == 8 ? 8 : left > 8 ? (left + 1) / 2 : left;
+        switch (M) {
+        case 4: run_block(4, p, nt, &b); break;
+        case 5: run_block(5, p, nt, &b); break;
+        case 6: run_block(6, p, nt, &b); break;
+        case 7: run_block(7, p, nt, &b); break;
+        default: run_block(8, p, nt, &b); break;
+        }
+        b.y += (size_t)M * b.ldy;
+        b.q += Q_TILE * (size_t)M;
+        b.d += M;
+        b.off += 2 * (size_t)M;
+    }
+}
+
+/* At most PANEL_MAX tokens. */
+Q_INLINE void pass(const int type, float *y, size_t ldy, const uint8_t *w, int n, const q_acts *x,
+                   int m0, int m, panel *p)
+{
+    const size_t bytes = q_group_bytes(type, Q_TILE * x->kt);
+    const size_t tile = type == Q_N4S ? 64 + 2 * 512 : 64 + (size_t)plane_bytes(type);
+    const int kt = type == Q_N4S ? (x->kt + 1) / 2 * 2 : x->kt;
+    for (int t0 = 0; t0 < kt; t0 += PANEL_T) {
+        const int nt = kt - t0 < PANEL_T ? kt - t0 : PANEL_T;
+        const size_t at = (size_t)t0 * (size_t)x->M + (size_t)m0;
+        block b = { .ldy = ldy, .first = t0 == 0, .last = t0 + nt == kt, .q = x->q + Q_TILE * at,
+                    .d = x->d + at, .stride = (size_t)x->M, .off = p->off,
+                    .ld_off = 2 * (size_t)m };
+        for (int t = 0; t < nt; t++) {
+            const int32_t *nsum = x->nsum + 4 * (at + (size_t)t * (size_t)x->M);
+            for (int j = 0; j < m; j++) pack_off(p->off + 2 * (t * m + j), nsum + 4 * j);
+        }
+        for (int g = 0; 16 * g < n; g++) {
+            const uint8_t *wg = w + bytes * (size_t)g;
+            unpack_group(type, p, wg + 64 + tile * (size_t)(type == Q_N4S ? t0 / 2 : t0), nt);
+            for (int half = 0; half < 2 && 16 * g + 8 * half < n; half++) {
+                b.y = y + 16 * g + 8 * half;
+                b.row_scale = (const float *)wg + 8 * half;
+                b.rows = n - 16 * g - 8 * half;
+                tokens(p->at[half], nt, b, m);
+            }
+        }
+    }
+}
+
+Q_INLINE void panel_a8(const int type, float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                       int m0, int m, void *tmp)
+{
+    const int passes = (m + PANEL_MAX - 1) / PANEL_MAX; /* equal ones: none below PANEL_MIN */
+    for (int i = 0, j = 0; i < passes; i++) {
+        const int end = (int)((long long)m * (i + 1) / passes);
+        pass(type, y + (size_t)j * ldy, ldy, w, n, x, m0 + j, end - j, tmp);
+        j = end;
+    }
+}
+
+void q_panel_avx2(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
+                  int m, void *tmp)
+{
+    switch (type) {
+    case Q_L6: panel_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp); break;
+    case Q_N4: panel_a8(Q_N4, y, ldy, w, n, x, m0, m, tmp); break;
+    default: panel_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp); break;
+    }
+}
+
+#else
+typedef int panel_needs_avx2; /* ISO C wants something in every file */
+#endif
