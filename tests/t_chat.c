@@ -62,6 +62,9 @@ static void recognise_tiny(void)
         "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
     T_OK(vq_chat_recognise(vq_str_c(chatml)) == VAQ_TPL_CHATML, "ChatML");
     T_OK(vq_chat_recognise(vq_str_c(smollm)) == VAQ_TPL_SMOLLM, "SmolLM");
+    T_OK(vq_chat_recognise(vq_str_c("{{'<|im_start|>' + message['role'] + '\n' + "
+                                    "message['content'] + '<|im_end|>'}}")) == VAQ_TPL_CHATML,
+         "ChatML with newlines as they are");
     T_OK(vq_chat_recognise(vq_str_c(NULL)) == VAQ_TPL_NONE, "no template");
     T_OK(vq_chat_recognise(vq_str_c("{{ messages }}")) == VAQ_TPL_NONE, "unknown template");
     T_OK(vq_chat_recognise(vq_str_c("{% if tools %}<|im_start|>")) == VAQ_TPL_NONE,

@@ -52,7 +52,10 @@ int vq_chat_recognise(vq_str t)
         }
         return VAQ_TPL_NONE;
     }
+    /* Jinja takes the newline spelled or as it is; both are met. */
     if (vq_str_has(t, "'<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+                      "'<|im_end|>'") ||
+        vq_str_has(t, "'<|im_start|>' + message['role'] + '\n' + message['content'] + "
                       "'<|im_end|>'")) {
         if (vq_str_has(t, "named SmolLM, trained by Hugging Face<|im_end|>")) return VAQ_TPL_SMOLLM;
         /* What else ChatML templates do (tools, default system texts, checks) is not generic. */
