@@ -29,8 +29,10 @@ void q_half_load(q_half *o, int type, const uint8_t *tile, int h)
         if (type == Q_L6) {
             const int top = q_pair_shift(k);
             const uint8_t *high = p + 512 + q_pair_at(k, 0);
-            for (int r = 0; r < Q_ROWS; r++)
-                o->g[k][r] = (int8_t)((low[4 * r] >> shift & 15) + 16 * (high[4 * r] >> top & 3) - 32);
+            for (int r = 0; r < Q_ROWS; r++) {
+                const int code = (low[4 * r] >> shift & 15) | (high[4 * r] >> top & 3) << 4;
+                o->g[k][r] = (int8_t)(code - 32);
+            }
         } else {
             for (int r = 0; r < Q_ROWS; r++) o->g[k][r] = q_grid_n4[low[4 * r] >> shift & 15];
         }

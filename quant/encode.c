@@ -44,7 +44,8 @@ typedef struct grid {
 
 static void add_places(grid *o, float from, float to, float step)
 {
-    for (float x = from; x <= to; x += step) o->place[o->n_place++] = x;
+    const int n = (int)((to - from) / step) + 1;
+    for (int i = 0; i < n; i++) o->place[o->n_place++] = from + (float)i * step;
 }
 
 /* Places beyond an end of the grid clip the largest weight, which pays when the rest of the block
@@ -347,7 +348,7 @@ static void measure(int type, const uint8_t *group, const rows *in, double err2[
 {
     enum { PART = 512 }; /* a multiple of every tile */
     const q_typeinfo *info = q_type_info(type);
-    const size_t part_bytes = (size_t)(PART / info->tile_k * info->tile_bytes);
+    const size_t part_bytes = (size_t)(PART / info->tile_k) * (size_t)info->tile_bytes;
     err2[0] = err2[1] = 0.0;
     for (int r = 0; r < in->n; r++) {
         double e = 0.0, s = 0.0;

@@ -7,7 +7,7 @@
 void q_ref_gemm(q_kern *t);
 void q_ref_attn(q_kern *t);
 
-/* Two-byte quantisation of 64 values: returns d (the scale of lo; hi has 254 * d), 
+/* Two-byte quantisation of 64 values: returns d (the scale of lo; hi has 254 * d),
  * q = 254 * hi + lo.  *bad is set when a value is not finite. */
 float q_ref_two_bytes(int16_t q[Q_TILE], const float *x, int *bad);
 /* The high byte of q; lo = q - 254 * hi. */
