@@ -56,7 +56,7 @@ static vq_status print_text(app *a, const char *path, const vq_verify *v, vq_sta
     }
     if (!found) {
         char size[16];
-        vq_fmt_size(size, v->bytes);
+        vq_fmt_size(size, vq_file_size(path)); /* opening has proved the front */
         vq_buf_printf(&b, "%s: ok, %s in %.1f s\n", path, size, seconds);
     }
     if (b.oom) {
