@@ -11,8 +11,16 @@
 #include "quant/x86/panel_avx2.h"
 #include "quant/x86/tile_avx2.h"
 
-/* The hardware prefetcher stops at page borders; a page ahead hides that (measured). */
-enum { AHEAD = 4096 };
+/* The hardware prefetcher stops at page borders, so one token asks two pages ahead: on a Zen 5 core
+ * N4 reads 28 GB/s without, 30 from one page ahead, 33 from two (38 from cache: multiplications and
+ * lookups share two ports).  Tried: both halves in one loop to share the broadcasts, 4 %, not kept. */
+enum { AHEAD = 8192 };
+
+/* Tiles of 64 k that a matrix of this type has for these activations: N4s always whole pairs. */
+Q_INLINE int tiles_of(const int type, const q_acts *x)
+{
+    return type == Q_N4S ? (x->kt + 1) / 2 * 2 : x->kt;
+}
 
 Q_INLINE void store_rows(float *y, __m256 lo, __m256 hi, int rows)
 {
@@ -83,7 +91,7 @@ Q_INLINE void gemm_a8(const int type, float *y, size_t ldy, const uint8_t *w, in
     for (int j = 0; j < m; j += TILE_M) {
         const int M = m - j < TILE_M ? m - j : TILE_M, at = m0 + j;
         /* L8 needs none; Q_TMP holds 8 tokens of 524,288 k. */
-        for (int t = 0; type != Q_L8 && t < x->kt; t++) {
+        for (int t = 0; type != Q_L8 && t < tiles_of(type, x); t++) {
             const int32_t *nsum = x->nsum + 4 * ((size_t)t * (size_t)x->M + (size_t)at);
             for (int i = 0; i < M; i++) pack_off(off + 2 * (t * M + i), nsum + 4 * i);
         }

@@ -11,8 +11,8 @@
  * any port cost part of it.  So sub-blocks are scaled in float, where fma adds for nothing.  That
  * is exact: a sub-block sum is at most 16 * 32 * 127 = 65024, times 127 and two of them
  * 16,516,096 < 2^24, and the one addition of two such pairs rounds their true sum once, as the
- * conversion of an int32 z would.  (N4s: one product of 130048 * 127 < 2^24, then one fma.)  L8 sums
- * are too large for that: vpmulld.
+ * conversion of an int32 z would.  (N4s: one product of 130048 * 127 < 2^24, then one fma.)  L8
+ * sums are too large for that: vpmulld.
  *
  * Tried and slower: two sub-block sums packed as int16 for one vpdpwssd (fewer products, but the
  * packing and its overflow check took the ports back, 102 cycles per tile for 86); 2 groups x 6
