@@ -502,6 +502,47 @@ static void damaged_sections(void)
     t_tokenizer_clear(&t);
 }
 
+/* The file is cut (zeros) or written over while its tokenizer is in use: look-ups end, inside. */
+static void overwritten_sections(void)
+{
+    static const char text[] = "<think>\nCompute 834 + 481. \xe4\xb8\xad ?</think> the end";
+    static const char *const model[] = { "tiny-r1-qwen", "tiny-r1-llama" }; /* with listed merges */
+    for (size_t m = 0; m < 2; m++) {
+        t_tokenizer t;
+        if (!t_tokenizer_tiny(&t, model[m])) return;
+        const size_t n = t.built.section.n;
+        uint8_t *sec = vq_malloc(n);
+        for (uint64_t how = 0; sec && how < 40; how++) {
+            vq_tok *own;
+            vq_err e;
+            memcpy(sec, t.built.section.p, n);
+            if (vq_tok_open(&own, sec, n, "live", &e)) {
+                T_OK(false, "%s", e.msg);
+                break;
+            }
+            const size_t from = how < 20 ? 0 : n / 20 * (how - 20); /* all of it, or the rest */
+            uint64_t x = how * 0x9e3779b97f4a7c15 + 1;
+            for (size_t i = from; i < n; i++) {
+                x = x * 6364136223846793005u + 1442695040888963407u;
+                sec[i] = how % 4 == 0 ? 0 : how % 4 == 1 ? 0xff : (uint8_t)(x >> 60 | x >> 56 << 4);
+                if (how % 4 == 3 && i % 4) sec[i] = 0; /* small numbers */
+            }
+            vq_ids ids = t_encode(own, text, sizeof text - 1, true);
+            for (int32_t id = -1; id < vq_tok_count(own); id++) {
+                if (!vq_ids_add(&ids, id)) break;
+            }
+            vq_buf back = t_decode(own, ids.v, ids.n);
+            vq_tok_added(own, "<think>", 7);
+            T_OK(ids.n > 0, "%s %d", model[m], (int)how);
+            vq_buf_clear(&back);
+            vq_ids_clear(&ids);
+            vq_tok_close(own);
+        }
+        vq_free(sec);
+        t_tokenizer_clear(&t);
+    }
+}
+
 /* Random damage to a real tokenizer.json that still parses. */
 static void damaged_json(void)
 {
@@ -600,6 +641,7 @@ int main(int argc, char **argv)
     merge_tables();
     foreign_and_hostile();
     damaged_sections();
+    overwritten_sections();
     damaged_json();
     no_memory();
     for (size_t m = 0; m < 3; m++) {

@@ -34,22 +34,28 @@ void vq_bpe_work_clear(vq_bpe_work *w)
 int32_t vq_bpe_find(const vq_bpe *b, const char *s, size_t n)
 {
     if (n == 0 || n > b->max_len) return -1;
-    if (n == 1) return b->byte_id[(uint8_t)*s];
-    for (uint32_t i = vaq_tok_hash((const uint8_t *)s, n) & b->slot_mask;;
-         i = (i + 1) & b->slot_mask) {
+    if (n == 1) {
+        int32_t id = b->byte_id[(uint8_t)*s];
+        return id >= 0 && (uint32_t)id < b->n_ids ? id : -1;
+    }
+    uint32_t i = vaq_tok_hash((const uint8_t *)s, n) & b->slot_mask;
+    for (uint32_t left = b->slot_mask;; left--, i = (i + 1) & b->slot_mask) {
         int32_t id = b->slot[i];
         if (id < 0) return -1;
-        uint32_t at = b->start[id];
-        if (b->start[id + 1] - at == n && memcmp(b->text + at, s, n) == 0) return id;
+        vq_str t = vq_bpe_bytes(b, id);
+        if (t.n == n && memcmp(t.p, s, n) == 0) return id;
+        if (!left) return -1;
     }
 }
 
 static const vaq_tok_pair *find_pair(const vq_bpe *b, int32_t x, int32_t y)
 {
-    for (uint32_t i = vaq_tok_hash_pair(x, y) & b->pair_mask;; i = (i + 1) & b->pair_mask) {
+    uint32_t i = vaq_tok_hash_pair(x, y) & b->pair_mask;
+    for (uint32_t left = b->pair_mask;; left--, i = (i + 1) & b->pair_mask) {
         const vaq_tok_pair *p = &b->pair[i];
         if (p->a < 0) return NULL;
         if (p->a == x && p->b == y) return p;
+        if (!left) return NULL;
     }
 }
 

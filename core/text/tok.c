@@ -1,8 +1,10 @@
 /* tok.c - a tokenizer is a checked view of its section; encoding and detokenising over it.
  *
- * Opening walks every table once and proves what the rest relies on: offsets rise, ids exist, each
- * hash table has an empty slot (so probing ends), the list of added tokens is sorted.  After that
- * no look-up is checked again.  Nothing is built but 256 bits of first bytes.
+ * Opening walks every table once and proves what makes the answers right: offsets rise, ids exist,
+ * each hash table has an empty slot, the list of added tokens is sorted.  What is mapped can be cut
+ * or overwritten afterwards; then the answers are wrong, but every look-up still stays inside the
+ * tables, whose sizes are kept in a copy of the header.  Nothing else is built but 256 bits of
+ * first bytes.
  *
  * Encoding: repair the UTF-8; with `special` find added tokens in what is left; normalize, find the
  * added tokens that want normalized text, split, and merge bytes (split.c, bpe.c). */
@@ -17,7 +19,8 @@
 #include <string.h>
 
 struct vq_tok {
-    const vaq_tok_header *h;
+    vaq_tok_header own;
+    const vaq_tok_header *h;    /* = &own */
     vq_bpe bpe;
     const int32_t *added;       /* (h->n_added) ids by their bytes, ascending */
     uint64_t first[4];          /* bit c: some added token begins with byte c */
@@ -140,11 +143,13 @@ static const char *check_added(const vq_tok *t)
 vq_status vq_tok_open(vq_tok **out, const void *sec, size_t n, const char *name, vq_err *e)
 {
     *out = NULL;
-    const vaq_tok_header *h = sec;
+    vaq_tok_header own;
+    const vaq_tok_header *h = &own;
     vq_tok_parts parts;
     if (n < sizeof *h)
         return vq_fail(e, VQ_EFORMAT, "%s: the tokenizer section is damaged: it has only %zu bytes",
                        name, n);
+    memcpy(&own, sec, sizeof own);
     if (h->version != VAQ_TOK_VERSION) {
         return vq_fail(e, VQ_EFORMAT,
                        "%s: the tokenizer section has version %lu, this vaquita reads %d", name,
@@ -158,7 +163,8 @@ vq_status vq_tok_open(vq_tok **out, const void *sec, size_t n, const char *name,
     vq_tok *t = vq_calloc(1, sizeof *t);
     if (!t) return vq_fail(e, VQ_ENOMEM, "%s: out of memory", name);
     const uint8_t *base = sec;
-    t->h = h;
+    t->own = own;
+    t->h = &t->own;
     t->added = (const int32_t *)(base + parts.off[VQ_TOK_ADDED_IDS]);
     t->bpe = (vq_bpe){
         .byte_id = (const int32_t *)(base + parts.off[VQ_TOK_BYTE_ID]),
@@ -167,6 +173,8 @@ vq_status vq_tok_open(vq_tok **out, const void *sec, size_t n, const char *name,
         .pair = h->n_pair_slot ? (const vaq_tok_pair *)(base + parts.off[VQ_TOK_PAIR]) : NULL,
         .kind = base + parts.off[VQ_TOK_KIND],
         .text = base + parts.off[VQ_TOK_TEXT],
+        .n_ids = h->n_ids,
+        .text_size = h->text_size,
         .slot_mask = h->n_slot - 1,
         .pair_mask = h->n_pair_slot - 1,
         .max_len = h->max_len,
@@ -181,7 +189,9 @@ vq_status vq_tok_open(vq_tok **out, const void *sec, size_t n, const char *name,
     }
     for (int c = 0; c < 256; c++) t->bpe.lacks_bytes |= t->bpe.byte_id[c] < 0;
     for (uint32_t i = 0; i < h->n_added; i++) {
-        uint8_t c = t->bpe.text[t->bpe.start[t->added[i]]];
+        vq_str s = vq_tok_bytes(t, t->added[i]);
+        if (!s.n) continue;
+        uint8_t c = (uint8_t)*s.p;
         t->first[c >> 6] |= (uint64_t)1 << (c & 63);
     }
     *out = t;
@@ -202,10 +212,8 @@ const vq_bpe *vq_tok_bpe(const vq_tok *t) { return &t->bpe; }
 
 vq_str vq_tok_bytes(const vq_tok *t, int32_t id)
 {
-    if (id < 0 || (uint32_t)id >= t->h->n_ids || t->bpe.kind[id] == VAQ_TOK_UNUSED)
-        return (vq_str){ NULL, 0 };
-    uint32_t at = t->bpe.start[id];
-    return (vq_str){ (const char *)t->bpe.text + at, t->bpe.start[id + 1] - at };
+    vq_str s = vq_bpe_bytes(&t->bpe, id);
+    return s.p && t->bpe.kind[id] != VAQ_TOK_UNUSED ? s : (vq_str){ NULL, 0 };
 }
 
 bool vq_tok_is_added(const vq_tok *t, int32_t id)
@@ -240,7 +248,8 @@ typedef struct encoder {
 /* Byte d of the i-th added token in the sorted list, which has that many. */
 static uint8_t added_byte(const vq_tok *t, uint32_t i, size_t d)
 {
-    return t->bpe.text[t->bpe.start[t->added[i]] + d];
+    vq_str s = vq_tok_bytes(t, t->added[i]);
+    return d < s.n ? (uint8_t)s.p[d] : 0;
 }
 
 /* The longest added token of this kind at the start of s, -1: none.  The sorted list is narrowed
@@ -252,8 +261,9 @@ static int32_t added_at(const vq_tok *t, const char *s, size_t n, uint8_t kind)
     uint32_t lo = 0, hi = t->h->n_added;
     for (size_t d = 0; lo < hi; d++) {
         int32_t id = t->added[lo];
-        if (t->bpe.start[id + 1] - t->bpe.start[id] == d) {
-            if (t->bpe.kind[id] == kind) best = id;
+        vq_str whole = vq_tok_bytes(t, id);
+        if (whole.n == d) {
+            if (d && t->bpe.kind[id] == kind) best = id;
             if (++lo == hi) break;
         }
         if (d == n) break;
