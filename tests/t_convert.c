@@ -77,16 +77,19 @@ static void test_goldens(void)
     for (size_t i = 0; i < sizeof goldens / sizeof goldens[0]; i++) {
         char dir[256], hex[65];
         uint8_t root[32] = { 0 };
+        int n = 0;
         snprintf(dir, sizeof dir, "tests/data/models/%s", goldens[i].model);
         const q_typeinfo *t = q_type_info(goldens[i].type);
         const char *type = t ? t->name : "auto";
-        for (int threads = 1; threads <= 3; threads++) {
+        /* All thread counts on one model: under an emulator encoding takes its time. */
+        for (int threads = strcmp(goldens[i].model, "tiny-r1-qwen") ? 3 : 1; threads <= 3;
+             threads++) {
             cv_report r;
             vq_err e;
             const cv_opts o = { .src = dir, .type = goldens[i].type, .threads = threads };
             T_OK(!convert(&o, &r, &e), "%s", e.msg);
             T_OK(r.bytes == vq_file_size(out) && r.n_tensor > 0 && r.params > 0, "report");
-            if (threads == 1) memcpy(root, r.root, 32);
+            if (!n++) memcpy(root, r.root, 32);
             T_OK(!memcmp(root, r.root, 32), "%s %s: %d threads, other bytes", dir, type, threads);
             cv_report_clear(&r);
         }

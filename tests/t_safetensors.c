@@ -91,7 +91,7 @@ static void test_verdicts(void)
     }
 }
 
-/* The collection beside the tree, a line of JSON per file: accept is true, false or null (either). */
+/* The collection beside the tree, a line of JSON per file; accept: true, false, null (either). */
 static void test_manifest(void)
 {
     char path[600], dir[512];
