@@ -445,6 +445,39 @@ static void not_finite(int type, vq_kv_type kv)
     made_close(&m);
 }
 
+/* A query that is not a number is told by every level and with every cache: behind it stands exp,
+ * which may turn a NaN of odd payload into a number again. */
+static void query_not_a_number(void)
+{
+    static const uint32_t nan = 0x7fc00001;
+    static const vq_kv_type kv[] = { VQ_KV_INT8, VQ_KV_BF16, VQ_KV_F32 };
+    const char *level[8];
+    const int n = q_cpu_levels(level);
+    for (int i = 0; i < 3 * n; i++) {
+        made m;
+        vq_err e = { 0 };
+        made_spec spec = shapes[2];
+        vq_engine *eng;
+        vq_session *s;
+        const vq_engine_opts o = { .cpu = level[i / 3], .threads = 1, .kv = kv[i % 3] };
+        spec.type = Q_N4;
+        if (made_open(&m, &spec)) return;
+        const vaq_tensor *t = vq_file_find(m.file, VAQ_Q_BIAS, 1, -1);
+        memcpy((uint8_t *)m.mem + t->off, &nan, sizeof nan);
+        vq_file *f = m.file;
+        m.file = NULL;
+        const int32_t v[] = { 1, 2, 3 };
+        int32_t id;
+        T_OK(!vq_engine_open_file(&eng, f, &o, &e) && !vq_session_open(&s, eng, NULL, &e)
+                 && !vq_session_add(s, v, 3, &e),
+             "%s", e.msg);
+        T_OK(vq_session_next(s, &id, &e) == VQ_EFAIL && strstr(e.msg, "layer 1, queries"),
+             "%s, cache %d: %s", level[i / 3], i % 3, e.msg);
+        vq_engine_close(eng);
+        made_close(&m);
+    }
+}
+
 static bool stop_at(void *ctx, size_t done, size_t total)
 {
     (void)total;
@@ -488,6 +521,16 @@ static void limits(void)
     T_OK(vq_session_next(s, &id, &e) == VQ_EINTR && vq_session_len(s) == 17, "stopped");
     vq_engine_resume(eng);
     T_OK(vq_session_next(s, &id, &e) == VQ_OK && vq_session_len(s) == 18, "%s", e.msg);
+
+    /* Cut back, the last id is computed again for its logits: stopped there, nothing is queued. */
+    int32_t again;
+    T_OK(!vq_session_truncate(s, 17, &e) && !vq_session_add(s, &id, 1, &e), "%s", e.msg);
+    T_OK(!vq_session_next(s, &again, &e) && !vq_session_truncate(s, 17, &e), "%s", e.msg);
+    vq_engine_stop(eng);
+    T_OK(vq_session_sample(s, &again, &e) == VQ_EINTR, "stopped while drawing");
+    vq_engine_resume(eng);
+    T_OK(!vq_session_sample(s, &again, &e) && again == id, "%s", e.msg);
+    T_OK(!vq_session_add(s, &id, 1, &e), "%s", e.msg);
 
     /* A full context ends with length; then next is a mistake; more ids do not fit. */
     int n = 1;
@@ -644,6 +687,7 @@ int main(void)
     batches();
     not_finite(Q_F32, VQ_KV_AUTO);
     not_finite(Q_F32, VQ_KV_INT8);
+    query_not_a_number();
     out_of_memory();
     near();
     text();

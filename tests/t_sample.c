@@ -74,7 +74,7 @@ static int32_t plain(const q_kern *k, const float *x, int n, const vq_sampling *
 static void against_plain(const q_kern *k)
 {
     enum { N = 3000 };
-    static const double temps[] = { 0, 0.6, 1, 3.7, 0.01, 1e-30 },
+    static const double temps[] = { 0, 0.6, 1, 3.7, 0.01, 1e-30, 1e300 },
                         tops[] = { 0, 0.1, 0.95, 0.999999, 1, 2 };
     static float x[N];
     uint64_t seed = 5;
@@ -119,6 +119,9 @@ static void rules(const q_kern *k)
     o.temperature = 1;
     o.top_p = 0;
     T_OK(vq_sample(&s, k, x, &o, 3) == 40, "top-p 0 keeps the first");
+    o.temperature = 1e300; /* finite, but inf in f32: every id is as likely as any other */
+    T_OK(vq_sampling_check(&o, &e) == VQ_OK && vq_sample(&s, k, x, &o, 3) == 0, "T of inf");
+    o.temperature = 1;
     o.top_p = 1;
     int seen[90] = { 0 }, kinds = 0, differ = 0;
     for (uint32_t pos = 0; pos < 2000; pos++) {

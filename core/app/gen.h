@@ -5,6 +5,8 @@
 #include "core/app/app.h"
 #include "core/vaquita.h"
 
+#include <float.h>
+
 /* Options that run and chat have in common; GEN_OPTIONS are their rows. */
 typedef struct gen_opts {
     int64_t n;              /* generated ids at most */
@@ -23,9 +25,9 @@ typedef enum gen_think { GEN_SHOW, GEN_HIDE, GEN_ONLY } gen_think;
 #define GEN_OPTIONS(type, field) \
     { ARGS_INT, "-n", "N", offsetof(type, field.n), 1, 4294967295.0, NULL, \
       "tokens to generate at most, thoughts included (32768)" }, \
-    { ARGS_REAL, "--temp", "X", offsetof(type, field.temp), 0, 1e30, NULL, \
+    { ARGS_REAL, "--temp", "X", offsetof(type, field.temp), 0, DBL_MAX, NULL, \
       "temperature; 0 = the likeliest (the model's advice, 0.6)" }, \
-    { ARGS_REAL, "--top-p", "X", offsetof(type, field.top_p), 0, 1e30, NULL, \
+    { ARGS_REAL, "--top-p", "X", offsetof(type, field.top_p), 0, DBL_MAX, NULL, \
       "nucleus; 1 = all tokens (the model's advice, 0.95)" }, \
     { ARGS_U64, "--seed", "N", offsetof(type, field.seed), 0, 0, NULL, \
       "same seed, same answer on every machine (random)" }, \

@@ -34,7 +34,7 @@ void vq_sampler_clear(vq_sampler *s)
 
 vq_status vq_sampling_check(const vq_sampling *o, vq_err *e)
 {
-    if (!(o->temperature >= 0) || !(o->temperature <= 3.4e38))
+    if (!(o->temperature >= 0) || isinf(o->temperature))
         return vq_fail(e, VQ_EUSAGE, "temperature %g: must be finite and not negative",
                        o->temperature);
     if (!(o->top_p >= 0) || isinf(o->top_p))
@@ -132,7 +132,7 @@ static int32_t draw(vq_sampler *s, float sum, double top_p, double u)
 int32_t vq_sample(vq_sampler *s, const q_kern *k, const float *logits, const vq_sampling *o,
                   uint32_t position)
 {
-    const float t = (float)o->temperature;
+    const float t = (float)o->temperature; /* beyond FLT_MAX: inf, every p is 1 */
     const int best = k->argmax(logits, s->n_ids);
     if (t == 0) return best;
     const float sum = k->softmax(s->p, logits, s->n_ids, logits[best], t);

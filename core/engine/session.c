@@ -80,15 +80,23 @@ vq_status vq_session_fork(vq_session **out, vq_session *s, const vq_session_opts
     return VQ_OK;
 }
 
+/* A prompt of n ids and at least one of an answer need more positions than there are. */
+static vq_status too_long(const vq_engine *eng, size_t n, vq_err *e)
+{
+    const uint32_t ctx = eng->plan.ctx, limit = eng->info.ctx_model;
+    if (ctx < limit && n < limit)
+        return vq_fail(e, VQ_ENOFIT,
+                       "a prompt of %zu tokens and its answer do not fit a context of %u positions: "
+                       "take a larger --ctx (up to %u) or a shorter prompt", n, ctx, limit);
+    return vq_fail(e, VQ_ENOFIT,
+                   "a prompt of %zu tokens and its answer do not fit a context of %u positions, and "
+                   "this model takes %u: shorten the prompt", n, ctx, limit);
+}
+
 static vq_status append(vq_session *s, const int32_t *ids, size_t n, vq_err *e)
 {
     const vq_engine *eng = s->eng;
-    const size_t ctx = eng->plan.ctx;
-    if (n > ctx - s->n)
-        return vq_fail(e, VQ_ENOFIT,
-                       "%zu ids and %zu more are longer than the context of %zu positions: take a "
-                       "larger --ctx (the model takes %u) or a shorter prompt",
-                       s->n, n, ctx, eng->info.ctx_model);
+    if (n > eng->plan.ctx - s->n) return too_long(eng, s->n + n, e);
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= eng->model.n_vocab)
             return vq_fail(e, VQ_EUSAGE, "id %d is not in the vocabulary (0 to %d)", (int)ids[i],
@@ -219,13 +227,17 @@ static vq_status catch_up(vq_session *s, vq_err *e)
 {
     if (s->n == 0)
         return vq_fail(e, VQ_EUSAGE, "the sequence is empty: there is nothing to go on from");
-    if (s->n == s->done && !s->has_logits) s->done--;
+    const bool again = s->n == s->done && !s->has_logits;
+    if (again) s->done--;
     const size_t from = s->done, total = s->n - from;
     while (s->done < s->n) {
         size_t left;
         vq_status st = vq_step(s->eng, &s, 1, 0, &left, e);
         if (!st && total > 1) st = tell(s, s->done - from, total, left ? e : NULL);
-        if (st && (st != VQ_EINTR || s->done < s->n)) return st;
+        if (st && (st != VQ_EINTR || s->done < s->n)) {
+            if (again) s->done = s->n; /* its keys and values stand: the same were written again */
+            return st;
+        }
     }
     return VQ_OK;
 }
@@ -251,8 +263,7 @@ vq_status vq_session_next(vq_session *s, int32_t *id, vq_err *e)
     if (st) return st;
     if (s->finish) return vq_fail(e, VQ_EUSAGE, "the sequence is finished");
     if (s->n == s->eng->plan.ctx)
-        return vq_fail(e, VQ_ENOFIT, "the prompt fills the context of %u positions: take a larger "
-                                     "--ctx or a shorter prompt", s->eng->plan.ctx);
+        return too_long(s->eng, s->n, e);
     st = catch_up(s, e);
     if (!st) st = vq_session_sample(s, id, e);
     if (!st) st = append(s, id, 1, e);

@@ -80,10 +80,12 @@ static void make_q(vq_fw *fw, int thread, int layer, int h0, const vq_in *in, in
             const int at = (h0 + h) / md->group * fw->n + row;
             const size_t token = (size_t)at * (size_t)md->group + (size_t)((h0 + h) % md->group);
             int bad = norm_and_rotate(fw, x, y->q_norm, row);
-            if (fw->kv->layer[layer].k == Q_KV_8)
+            if (fw->kv->layer[layer].k == Q_KV_8) {
                 bad |= fw->k->quant_a16(&fw->q2, (int)token, x, md->hd);
-            else /* padding stays 0 */
+            } else { /* padding stays 0 */
+                bad |= fw->k->nonfinite(x, md->hd); /* exp need not keep a NaN of odd payload */
                 memcpy(fw->qf + token * fw->hdp, x, (size_t)md->hd * sizeof *x);
+            }
             if (bad) vq_mark_bad(fw, row, layer, VQ_AT_Q);
         }
     }
