@@ -187,13 +187,13 @@ static vq_status files_of_index(const cv_json *index, names *out, vq_err *e)
         const vq_str s = vq_json_str(j, k + 1);
         if (last.p && s.p && !vq_str_cmp(s, last)) continue; /* most follow one of the same file */
         last = s;
-        if (!s.n || memchr(s.p, '/', s.n) || memchr(s.p, 0, s.n) || s.p[0] == '.') {
+        if (!s.p || !s.n || memchr(s.p, '/', s.n) || memchr(s.p, 0, s.n) || s.p[0] == '.') {
             return vq_fail(e, VQ_EFORMAT, "%s: \"%.*s\" is no file name", index->path,
                            s.n > 80 ? 80 : (int)s.n, s.p ? s.p : "");
         }
         if (!names_add(out, s.p, s.n)) return no_memory(index->path, e);
     }
-    qsort(out->v, out->n, sizeof *out->v, by_text);
+    if (out->n) qsort(out->v, out->n, sizeof *out->v, by_text);
     size_t n = 0;
     for (size_t i = 0; i < out->n; i++) {
         if (n && !strcmp(out->v[n - 1], out->v[i])) vq_free(out->v[i]);
@@ -265,16 +265,16 @@ vq_str cv_canonical(vq_str name)
 
 static int by_canonical(const void *a, const void *b)
 {
-    return vq_str_cmp(cv_canonical((*(const cv_tensor *const *)a)->name),
-                      cv_canonical((*(const cv_tensor *const *)b)->name));
+    return vq_str_cmp(cv_canonical(((const cv_tensor *)a)->name),
+                      cv_canonical(((const cv_tensor *)b)->name));
 }
 
-static const cv_tensor **find(const cv_ckpt *c, vq_str canonical)
+static const cv_tensor *find(const cv_ckpt *c, vq_str canonical)
 {
     size_t lo = 0, hi = c->n_tensor;
     while (lo < hi) {
         const size_t mid = lo + (hi - lo) / 2;
-        const int cmp = vq_str_cmp(canonical, cv_canonical(c->tensor[mid]->name));
+        const int cmp = vq_str_cmp(canonical, cv_canonical(c->tensor[mid].name));
         if (!cmp) return &c->tensor[mid];
         if (cmp < 0) hi = mid;
         else lo = mid + 1;
@@ -282,7 +282,7 @@ static const cv_tensor **find(const cv_ckpt *c, vq_str canonical)
     return NULL;
 }
 
-const cv_tensor **cv_ckpt_find(const cv_ckpt *c, const char *canonical)
+const cv_tensor *cv_ckpt_find(const cv_ckpt *c, const char *canonical)
 {
     return find(c, vq_str_c(canonical));
 }
@@ -307,12 +307,12 @@ static vq_status make_table(cv_ckpt *c, vq_err *e)
     if (!c->tensor) return no_memory(c->dir, e);
     for (size_t i = 0; i < c->n_shard; i++) {
         const cv_st *s = &c->shard[i];
-        for (size_t k = 0; k < s->n_tensor; k++) c->tensor[c->n_tensor++] = &s->tensor[k];
+        for (size_t k = 0; k < s->n_tensor; k++) c->tensor[c->n_tensor++] = s->tensor[k];
     }
     qsort(c->tensor, n, sizeof *c->tensor, by_canonical);
     for (size_t i = 1; i < n; i++) {
-        const cv_tensor *a = c->tensor[i - 1], *b = c->tensor[i];
-        if (by_canonical(&c->tensor[i - 1], &c->tensor[i])) continue;
+        const cv_tensor *a = &c->tensor[i - 1], *b = &c->tensor[i];
+        if (by_canonical(a, b)) continue;
         return vq_fail(e, VQ_EFORMAT, "%s: tensor %.*s is also in %s (as %.*s); only one of them "
                        "can be meant",
                        b->file->path, (int)b->name.n, b->name.p, a->file->path, (int)a->name.n,
@@ -333,8 +333,8 @@ static vq_status check_index(const cv_ckpt *c, const cv_json *index, vq_err *e)
     const uint32_t map = vq_json_get(j, 0, "weight_map");
     for (uint32_t k = vq_json_first(j, map); k; k = vq_json_next(j, map, k + 1)) {
         const vq_str name = vq_json_str(j, k), file = vq_json_str(j, k + 1);
-        const cv_tensor **t = find(c, cv_canonical(name));
-        if (t && !vq_str_cmp(file_of(*t), file)) continue;
+        const cv_tensor *t = find(c, cv_canonical(name));
+        if (t && !vq_str_cmp(file_of(t), file)) continue;
         return vq_fail(e, VQ_EFORMAT, "%s: tensor %.*s should be in %.*s and is not; download both "
                        "again",
                        index->path, (int)name.n, name.p, (int)file.n, file.p);

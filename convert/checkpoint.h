@@ -20,7 +20,7 @@ typedef struct cv_ckpt {
     cv_json config;
     cv_st *shard;           /* (n_shard), by file name */
     size_t n_shard;
-    const cv_tensor **tensor; /* (n_tensor), by cv_canonical name */
+    cv_tensor *tensor;      /* (n_tensor), by cv_canonical name */
     size_t n_tensor;
     uint8_t sha256[32];     /* of all headers and config.json: which checkpoint this is */
 } cv_ckpt;
@@ -31,7 +31,7 @@ void cv_ckpt_close(cv_ckpt *c);
 
 /* Names are found with and without "model." in front: both are in use. */
 vq_str cv_canonical(vq_str name);
-const cv_tensor **cv_ckpt_find(const cv_ckpt *c, const char *canonical); /* in c->tensor; NULL */
+const cv_tensor *cv_ckpt_find(const cv_ckpt *c, const char *canonical); /* in c->tensor; NULL */
 /* What the __metadata__ of the files says about a key; the last file wins. */
 vq_str cv_ckpt_meta(const cv_ckpt *c, const char *key);
 

@@ -207,8 +207,11 @@ static vq_status make_container(job *b, cv_report *r)
     const cv_plan *p = &b->plan;
     float *rel_rmse = vq_calloc(p->n, sizeof *rel_rmse);
     r->tensor = vq_calloc(p->n, sizeof *r->tensor);
-    vq_status st = rel_rmse && r->tensor ? VQ_OK : no_memory(b);
-    if (!st) st = b->o->dry_run ? dry_run(b, r) : write_container(b, r, rel_rmse);
+    if (!rel_rmse || !r->tensor) {
+        vq_free(rel_rmse);
+        return no_memory(b);
+    }
+    const vq_status st = b->o->dry_run ? dry_run(b, r) : write_container(b, r, rel_rmse);
     uint64_t bytes = 0;
     for (size_t i = 0; !st && i < p->n; i++) {
         const vaq_tensor *t = &p->tensor[i];

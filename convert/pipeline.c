@@ -24,7 +24,8 @@
 enum {
     BAND = 1 << 20,             /* bytes of the checkpoint; a single row group may be larger */
     BUDGET = 160 << 20,         /* of ring and scratch: the process is to stay below 256 MB */
-    MIN_SLOTS = 3,              /* one being read, one encoded, one written */
+    MIN_SLOTS = 3,              /* beside those in an encoder: one being read, one ready, one
+                                 * being written */
     RSS_EVERY = 32              /* bands between two looks at our own memory */
 };
 
@@ -83,6 +84,7 @@ static uint32_t groups_per_band(const cv_plan *p, size_t i)
 {
     const uint32_t unit = p->src[i].part[1] ? 2 : 1;
     const size_t bytes = unit * Q_ROWS * row_bytes(p, i, 0);
+    assert(bytes);
     const size_t n = bytes < BAND ? BAND / bytes : 1;
     return unit * (uint32_t)n;
 }
@@ -110,9 +112,10 @@ static size_t out_group(const vaq_tensor *t)
 /* Rows of source tensor `part` in a band, and the first of them. */
 static uint32_t rows_in(const cv_plan *p, const band *b, int part, uint32_t *first)
 {
-    const cv_source *s = &p->src[b->tensor];
-    const uint32_t share = s->part[1] ? 2 : 1;
-    const uint32_t total = s->part[part]->n_dim == 2 ? (uint32_t)s->part[part]->dim[0] : 1;
+    const cv_tensor *const *s = p->src[b->tensor].part;
+    const uint32_t share = s[1] ? 2 : 1;
+    assert(s[part]);
+    const uint32_t total = s[part]->n_dim == 2 ? (uint32_t)s[part]->dim[0] : 1;
     const uint32_t last = (b->group + b->n_group) / share * Q_ROWS;
     *first = b->group / share * Q_ROWS;
     return (last < total ? last : total) - *first;
@@ -215,7 +218,7 @@ static vq_status encode_band(const pipe *x, slot *s, float *rows, void *tmp)
     if (is_vector(t)) return copy_vector(x, s);
     const int parts = n_parts(p, i);
     const uint32_t k = t->cols;
-    uint32_t first[2], n[2];
+    uint32_t first[2] = { 0 }, n[2] = { 0 };
     const uint8_t *raw[2] = { s->raw };
     for (int part = 0; part < parts; part++) {
         n[part] = rows_in(p, &s->b, part, &first[part]);
@@ -347,9 +350,9 @@ static vq_status allocate(pipe *x, int *threads)
 {
     const size_t rows = Q_ROWS * x->k_max * sizeof(float) + Q_TMP, ring = x->raw_max + x->out_max;
     size_t n = (size_t)*threads;
-    while (n > 1 && n * rows + (2 * n + MIN_SLOTS) * ring > BUDGET) n--;
-    x->n_slots = 2 * n + MIN_SLOTS;
-    while (x->n_slots > MIN_SLOTS && n * rows + x->n_slots * ring > BUDGET) x->n_slots--;
+    while (n > 1 && n * rows + (n + MIN_SLOTS) * ring > BUDGET) n--;
+    x->n_slots = 2 * n + MIN_SLOTS; /* bands wait for their turn while the next are encoded */
+    while (x->n_slots > n + MIN_SLOTS && n * rows + x->n_slots * ring > BUDGET) x->n_slots--;
     *threads = (int)n;
     x->slot = vq_calloc(x->n_slots, sizeof *x->slot);
     x->rows = vq_calloc(n, sizeof *x->rows);

@@ -92,10 +92,9 @@ static vq_status check_part(const builder *b, const cv_tensor *t, uint64_t rows,
 /* Looks a tensor up and notes that it has its place. */
 static const cv_tensor *use(builder *b, const char *canonical)
 {
-    const cv_tensor **t = cv_ckpt_find(b->ckpt, canonical);
-    if (!t) return NULL;
-    b->used[t - b->ckpt->tensor] = true;
-    return *t;
+    const cv_tensor *t = cv_ckpt_find(b->ckpt, canonical);
+    if (t) b->used[t - b->ckpt->tensor] = true;
+    return t;
 }
 
 static vq_status add(builder *b, vaq_role role, uint32_t layer)
@@ -193,13 +192,13 @@ static bool aliased(const cv_ckpt *ckpt, const char *gone, const char *kept)
 static vq_status tie(builder *b)
 {
     static const char embed_name[] = "embed_tokens.weight", head_name[] = "lm_head.weight";
-    const cv_tensor **embed = cv_ckpt_find(b->ckpt, embed_name);
-    const cv_tensor **head = cv_ckpt_find(b->ckpt, head_name);
+    const cv_tensor *embed = cv_ckpt_find(b->ckpt, embed_name);
+    const cv_tensor *head = cv_ckpt_find(b->ckpt, head_name);
     bool tied = b->c->flags & VAQ_F_TIED;
     if (embed && head) {
         vq_status st = VQ_OK;
         /* The flag wins only where it changes nothing: a head of its own was trained. */
-        if (tied) st = same_bytes(b, *embed, *head, &tied);
+        if (tied) st = same_bytes(b, embed, head, &tied);
         if (st) return st;
         if (tied) use(b, head_name);
     } else if (embed) {
@@ -220,7 +219,7 @@ static vq_status tie(builder *b)
 static vq_status check_unused(const builder *b)
 {
     for (size_t i = 0; i < b->ckpt->n_tensor; i++) {
-        const cv_tensor *t = b->ckpt->tensor[i];
+        const cv_tensor *t = &b->ckpt->tensor[i];
         if (b->used[i] || cv_ignorable(cv_canonical(t->name))) continue;
         return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s belongs to nothing in a %s model of %u "
                        "layers as config.json describes it; is it the right config.json?",

@@ -195,12 +195,12 @@ static vq_status read_tensor(header *h, uint32_t key, cv_tensor *t)
     if (!mul_u64(t->n, dtypes[d].bits, &bits) || bits % 8 || bits / 8 != end - begin) {
         return bad(h, t->name, "its bytes do not agree with its shape and dtype");
     }
-    if (end > h->s->size - h->data) {
+    const unsigned long long last = h->data + end, size = h->s->size;
+    if (end > size - h->data) {
         return vq_fail(h->e, VQ_EFORMAT,
                        "%s: is cut short: tensor \"%.*s\" ends at byte %llu, the file at %llu; "
                        "download it again",
-                       h->s->path, t->name.n > 80 ? 80 : (int)t->name.n, t->name.p,
-                       (unsigned long long)(h->data + end), (unsigned long long)h->s->size);
+                       h->s->path, t->name.n > 80 ? 80 : (int)t->name.n, t->name.p, last, size);
     }
     t->off = h->data + begin;
     t->size = end - begin;
