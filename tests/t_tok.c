@@ -506,10 +506,10 @@ static void damaged_sections(void)
 static void overwritten_sections(void)
 {
     static const char text[] = "<think>\nCompute 834 + 481. \xe4\xb8\xad ?</think> the end";
-    static const char *const model[] = { "tiny-r1-qwen", "tiny-r1-llama" }; /* with listed merges */
+    static const char *const name[] = { "tiny-r1-qwen", "tiny-r1-llama" }; /* with listed merges */
     for (size_t m = 0; m < 2; m++) {
         t_tokenizer t;
-        if (!t_tokenizer_tiny(&t, model[m])) return;
+        if (!t_tokenizer_tiny(&t, name[m])) return;
         const size_t n = t.built.section.n;
         uint8_t *sec = vq_malloc(n);
         for (uint64_t how = 0; sec && how < 40; how++) {
@@ -533,7 +533,7 @@ static void overwritten_sections(void)
             }
             vq_buf back = t_decode(own, ids.v, ids.n);
             vq_tok_added(own, "<think>", 7);
-            T_OK(ids.n > 0, "%s %d", model[m], (int)how);
+            T_OK(ids.n > 0, "%s %d", name[m], (int)how);
             vq_buf_clear(&back);
             vq_ids_clear(&ids);
             vq_tok_close(own);

@@ -18,8 +18,7 @@
 
 enum {
     MAX_DIM = 1 << 20,      /* hidden, inter: today's largest is 53,248 */
-    MAX_HEADS = 1024,
-    MAX_HEAD_DIM = 1024,    /* times MAX_HEADS = MAX_DIM */
+    MAX_HEADS = 1024,       /* times VAQ_MAX_HEAD_DIM = MAX_DIM */
     MAX_VOCAB = 1 << 24,
     MAX_CTX = 1 << 24
 };
@@ -34,13 +33,13 @@ static const struct range {
     { FIELD(hidden), 1, MAX_DIM },
     { FIELD(n_head), 1, MAX_HEADS },
     { FIELD(n_head_kv), 1, MAX_HEADS },
-    { FIELD(head_dim), 2, MAX_HEAD_DIM },
-    { FIELD(v_dim), 1, MAX_HEAD_DIM },
+    { FIELD(head_dim), 2, VAQ_MAX_HEAD_DIM },
+    { FIELD(v_dim), 1, VAQ_MAX_HEAD_DIM },
     { FIELD(inter), 1, MAX_DIM },
     { FIELD(n_vocab), 1, MAX_VOCAB },
     { FIELD(n_ids), 1, MAX_VOCAB },
     { FIELD(ctx), 1, MAX_CTX },
-    { FIELD(rope_dim), 2, MAX_HEAD_DIM },
+    { FIELD(rope_dim), 2, VAQ_MAX_HEAD_DIM },
     /* Dense models have neither latents nor experts. */
     { FIELD(q_lora), 0, 0 }, { FIELD(kv_lora), 0, 0 }, { FIELD(nope_dim), 0, 0 },
     { FIELD(n_expert), 0, 0 }, { FIELD(n_expert_used), 0, 0 }, { FIELD(n_expert_shared), 0, 0 },

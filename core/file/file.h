@@ -13,9 +13,13 @@
 typedef struct vq_file {
     vq_map map;
     char *path;                 /* owned */
-    const vaq_header *header;
+    /* Copies, as they were checked: what becomes of the file later changes no size, no offset. */
+    vaq_header own_header;
+    vaq_config own_config;
+    double own_rope[VAQ_MAX_HEAD_DIM / 2];
+    const vaq_header *header;   /* = &own_header */
     const vaq_section *section; /* (header->n_sections) */
-    const vaq_config *config;
+    const vaq_config *config;   /* = &own_config */
     const double *rope;         /* (config->rope_dim / 2) */
     const vaq_tensor *tensor;   /* (n_tensor), sorted by (role, layer, expert) */
     uint32_t n_tensor;
@@ -64,7 +68,7 @@ typedef struct vq_bad { uint64_t off, len; const vaq_tensor *tensor; /* NULL: pa
 typedef struct vq_verify {
     vq_bad *bad;                /* (n_bad), owned */
     size_t n_bad;
-    uint64_t bytes;             /* hashed */
+    uint64_t bytes;             /* hashed, by opening the file too: its size when all went well */
 } vq_verify;
 /* Hashes every chunk with all threads of the pool.  progress(ctx, done, total) is called from the
  * caller's thread and may return true to stop (VQ_EINTR).  VQ_EFORMAT when some chunk is bad. */

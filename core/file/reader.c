@@ -105,7 +105,8 @@ static vq_status check_header(vq_file *f, const q_kern *kern, vq_err *e)
         return damaged(f, e, 32, "the body has an impossible size");
     }
     if (!all_zero(h->pad, sizeof h->pad)) return damaged(f, e, 80, "a reserved byte is not zero");
-    f->header = h;
+    f->own_header = *h;
+    f->header = &f->own_header;
     f->section = (const vaq_section *)(const void *)(f->map.p + sizeof *h);
     return VQ_OK;
 }
@@ -210,8 +211,11 @@ static vq_status bind_sections(vq_file *f, vq_err *e)
     }
     f->meta = p + meta->off;
     f->meta_size = (size_t)meta->size;
-    f->config = (const vaq_config *)(const void *)(p + config->off);
-    f->rope = (const double *)(const void *)(p + rope->off);
+    memcpy(&f->own_config, p + config->off, sizeof f->own_config);
+    f->config = &f->own_config;
+    const uint64_t most = sizeof f->own_rope; /* check_config refuses any size but its own */
+    memcpy(f->own_rope, p + rope->off, (size_t)(rope->size < most ? rope->size : most));
+    f->rope = f->own_rope;
     f->tensor = (const vaq_tensor *)(const void *)(p + tensors->off);
     f->n_tensor = (uint32_t)(tensors->size / sizeof(vaq_tensor));
     f->chunks = p + chunks->off;

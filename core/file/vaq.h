@@ -25,6 +25,7 @@ enum {
     VAQ_PAGE = 4096,        /* alignment of the body and of every tensor */
     VAQ_CHUNK = 1 << 20,    /* bytes of the body per hash */
     VAQ_MAX_SECTIONS = 64,
+    VAQ_MAX_HEAD_DIM = 1024,
     VAQ_MAX_LAYERS = 1024,
     VAQ_MAX_EXPERTS = 4096
 };

@@ -94,13 +94,13 @@ vq_status vq_file_verify(const vq_file *f, const q_kern *kern, struct vq_pool *p
     else hash_chunks(&j, 0);
 
     vq_status s;
-    out->bytes = atomic_load(&j.done);
+    out->bytes = f->header->body_off + atomic_load(&j.done); /* the front was hashed at open */
     if (atomic_load(&j.stop)) {
         s = vq_fail(e, VQ_EINTR, "%s: stopped after %llu bytes", f->path, (ull)out->bytes);
     } else {
         s = list_bad(&j, out, e);
     }
-    if (!s && progress) progress(ctx, out->bytes, f->header->body_size);
+    if (!s && progress) progress(ctx, f->header->body_size, f->header->body_size);
     if (!s && out->n_bad) {
         char name[96] = "padding";
         if (out->bad[0].tensor) vq_tensor_name(name, out->bad[0].tensor);
