@@ -86,11 +86,11 @@ static vq_status too_long(const vq_engine *eng, size_t n, vq_err *e)
     const uint32_t ctx = eng->plan.ctx, limit = eng->info.ctx_model;
     if (ctx < limit && n < limit)
         return vq_fail(e, VQ_ENOFIT,
-                       "a prompt of %zu tokens and its answer do not fit a context of %u positions: "
-                       "take a larger --ctx (up to %u) or a shorter prompt", n, ctx, limit);
+                       "a prompt of %zu tokens and its answer do not fit a context of %u "
+                       "positions: take a larger --ctx (up to %u) or a shorter prompt", n, ctx, limit);
     return vq_fail(e, VQ_ENOFIT,
-                   "a prompt of %zu tokens and its answer do not fit a context of %u positions, and "
-                   "this model takes %u: shorten the prompt", n, ctx, limit);
+                   "a prompt of %zu tokens and its answer do not fit a context of %u positions, "
+                   "and this model takes %u: shorten the prompt", n, ctx, limit);
 }
 
 static vq_status append(vq_session *s, const int32_t *ids, size_t n, vq_err *e)
