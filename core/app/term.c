@@ -2,8 +2,8 @@
  *
  * Signal handlers reach nothing but globals, so this file has the only mutable ones of the program;
  * they are lock-free atomics or written before the handler can run.  Invariant: whenever the
- * process is not inside term_raw_enter .. term_raw_leave the terminal is as we found it, and a
- * signal that kills us inside puts it back first. */
+ * process is not inside term_raw_enter .. term_raw_leave, or styled, the terminal is as we found
+ * it, and a signal that kills or stops us inside puts it back first. */
 #define _POSIX_C_SOURCE 200809L
 #include "core/app/term.h"
 
@@ -21,9 +21,10 @@
 
 static atomic_int interrupts, polite, resized, styled, raw;
 static _Atomic(vq_engine *) watched;
+static atomic_bool guarded;   /* on_death and on_stop are installed */
 static struct termios cooked; /* valid while raw */
 
-static const char paste_on[] = "\033[?2004h", paste_off[] = "\033[?2004l";
+static const char paste_on[] = "\033[?2004h", paste_off[] = "\033[?2004l", dim_on[] = "\033[2m";
 
 void term_write(const void *p, size_t n)
 {
@@ -66,6 +67,30 @@ static void on_death(int sig) /* installed with SA_RESETHAND: raise() then kills
     raise(sig);
 }
 
+static bool set_raw(void);
+static void catch_signal(int sig, void (*fn)(int), int flags);
+
+/* Ctrl-Z while text is dimmed, or a SIGTSTP from elsewhere while keys are read.  Installed with
+ * SA_RESETHAND and SA_NODEFER: raise() stops us right here, and this goes on with SIGCONT. */
+static void on_stop(int sig)
+{
+    const int saved = errno;
+    const bool was_raw = atomic_load(&raw), was_styled = atomic_load(&styled);
+    put_back();
+    raise(sig);
+    catch_signal(sig, on_stop, (int)(SA_RESETHAND | SA_NODEFER));
+    if (was_raw && set_raw()) {
+        atomic_store(&raw, 1);
+        term_write(paste_on, sizeof paste_on - 1);
+        atomic_store(&resized, 1); /* the line is drawn again */
+    }
+    if (was_styled) {
+        atomic_store(&styled, 1);
+        term_write(dim_on, sizeof dim_on - 1);
+    }
+    errno = saved;
+}
+
 static void on_resize(int sig)
 {
     (void)sig;
@@ -93,6 +118,7 @@ void term_init(void)
         }
     }
     catch_signal(SIGPIPE, SIG_IGN, 0);
+    catch_signal(SIGXFSZ, SIG_IGN, 0);
     /* A program started with SIGINT ignored (a background job of a script) keeps ignoring it. */
     struct sigaction old;
     if (!sigaction(SIGINT, NULL, &old) && old.sa_handler == SIG_IGN) return;
@@ -109,7 +135,28 @@ void term_watch(vq_engine *eng)
 
 bool term_interrupted(void) { return atomic_load(&interrupts) > 0; }
 void term_clear_interrupt(void) { atomic_store(&interrupts, 0); }
-void term_styled(bool on) { atomic_store(&styled, on); }
+
+/* From the first change of the terminal on.  What is ignored (trap '' HUP) stays ignored. */
+static void guard(void)
+{
+    static const int deaths[] = { SIGTERM, SIGHUP, SIGQUIT };
+    struct sigaction old;
+    if (atomic_exchange(&guarded, true)) return;
+    for (size_t i = 0; i < sizeof deaths / sizeof *deaths; i++) {
+        if (!sigaction(deaths[i], NULL, &old) && old.sa_handler == SIG_DFL) {
+            catch_signal(deaths[i], on_death, (int)SA_RESETHAND);
+        }
+    }
+    if (!sigaction(SIGTSTP, NULL, &old) && old.sa_handler == SIG_DFL) {
+        catch_signal(SIGTSTP, on_stop, (int)(SA_RESETHAND | SA_NODEFER));
+    }
+}
+
+void term_styled(bool on)
+{
+    if (on) guard();
+    atomic_store(&styled, on);
+}
 
 int term_columns(void)
 {
@@ -131,8 +178,7 @@ static bool set_raw(void)
 bool term_raw_enter(void)
 {
     if (!isatty(0) || !isatty(1) || tcgetattr(0, &cooked) != 0) return false;
-    catch_signal(SIGTERM, on_death, (int)SA_RESETHAND);
-    catch_signal(SIGHUP, on_death, (int)SA_RESETHAND);
+    guard();
     catch_signal(SIGWINCH, on_resize, 0);
     if (!set_raw()) return false;
     atomic_store(&raw, 1);
@@ -140,12 +186,7 @@ bool term_raw_enter(void)
     return true;
 }
 
-void term_raw_leave(void)
-{
-    put_back();
-    catch_signal(SIGTERM, SIG_DFL, 0);
-    catch_signal(SIGHUP, SIG_DFL, 0);
-}
+void term_raw_leave(void) { put_back(); }
 
 void term_suspend(void)
 {

@@ -9,14 +9,14 @@
 #include "core/vaquita.h"
 
 /* Before anything else: fills missing standard descriptors (so no file of ours becomes "stdout"),
- * ignores SIGPIPE (writes then fail with EPIPE), catches SIGINT. */
+ * ignores SIGPIPE and SIGXFSZ (writes then fail with EPIPE, EFBIG), catches SIGINT. */
 void term_init(void);
 
 void term_polite(bool on);          /* the verb asks term_interrupted() often enough */
 void term_watch(vq_engine *eng);    /* polite, and Ctrl-C stops this engine; NULL: no longer */
 bool term_interrupted(void);
 void term_clear_interrupt(void);
-/* The screen shows an attribute that the second Ctrl-C must take back. */
+/* The screen shows an attribute: dying and stopping (Ctrl-Z) take it back first. */
 void term_styled(bool on);
 
 int term_columns(void);             /* of stdout, 80 when unknown */
