@@ -349,7 +349,7 @@ vq_status bn_run(const bn_opts *o, vq_buf *out, vq_err *e)
     b->o = o;
     b->reps = o->reps > 0 ? o->reps : 5;
     if (b->reps > REPS_MAX) b->reps = REPS_MAX;
-    b->gen = o->gen > 0 ? o->gen : 32;
+    b->gen = o->gen > 0 ? o->gen : 128;
     vq_status s = parse_list(&b->prompt, o->prompt, 512, 0, "-p", e);
     if (!s) s = parse_list(&b->depth, o->depth, 0, 0, "--depth", e);
     if (!s) s = parse_list(&b->batch, o->batch, 1, 1, "--batch", e);

@@ -12,7 +12,7 @@ typedef struct bn_opts {
     const char *cpu;   /* level, NULL: best */
     int threads;       /* 0: performance cores */
     const char *prompt; /* -p: tokens of a prefill or a list "32,512"; NULL: 512; "0": none */
-    int gen;            /* -n: tokens decoded per repetition; 0: 32 */
+    int gen;            /* -n: tokens decoded per repetition; 0: 128 */
     const char *depth; /* --depth: positions already in the cache, a list; NULL: 0 */
     const char *batch; /* --batch: sequences decoded together, a list; NULL: 1 */
     int reps;          /* 0: 5 */

@@ -56,6 +56,13 @@ none() { # no file of that pattern: nothing half-written is left
 
 # ---- usage ----
 expect 2 "which verb"
+expect 0 "" help help
+expect 0 "" run -h
+expect 2 "an empty name" run "" -p x
+expect 2 "an empty name" verify ""
+expect 2 "no output" convert $models/tiny-r1-qwen -o ""
+expect 2 "not to stdout" convert $models/tiny-r1-qwen -o -
+expect 2 "goes with --shape" bench --type n4
 expect 2 "did you mean 'run'" rum
 expect 2 "vaquita help" download
 expect 2 "did you mean '--temp'" run x.vaq --tmp 1
@@ -159,6 +166,9 @@ if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=300k tmpfs "$dir/small" 2>/dev/n
 else
     skip "full disk: needs root and tmpfs"
 fi
+(ulimit -f 100 && exec $V convert $models/tiny-r1-qwen -o "$dir/x.vaq") >"$dir/out" 2>"$dir/err"
+check "a limit of file sizes" $? = 4
+none "a limit of file sizes: nothing is left" "$dir/x.vaq*"
 
 # ---- containers ----
 expect 1 "nothing.vaq" run "$dir/nothing.vaq" -p x
@@ -183,6 +193,7 @@ cp "$q" "$dir/flip.vaq"
 size=$(wc -c <"$q")
 printf '\125\252' | dd of="$dir/flip.vaq" bs=1 seek=$((size - 5000)) conv=notrunc 2>/dev/null
 expect 0 "" verify "$q"
+$V verify "$q" --json | grep -q "\"bytes\":$size," && ok || bad "verify counts every byte"
 $V verify "$dir/flip.vaq" >"$dir/out" 2>"$dir/err"
 check "verify of a flipped byte" $? = 3
 grep -q '^bad: bytes [0-9]* to [0-9]*, ' "$dir/out" && ok || bad "verify does not name the damage"
@@ -216,7 +227,9 @@ $V run "$q" --prompt-ids 99999999 >"$dir/out" 2>"$dir/err"
 check "an id outside the vocabulary" $? = 2
 $V run "$q" --prompt-ids -1 >"$dir/out" 2>"$dir/err"
 check "a negative id" $? = 2
-expect 4 "" run "$q" -p "$question" --ctx 8
+expect 4 "a larger --ctx (up to 4096)" run "$q" -p "$question" --ctx 8
+head -c 20000 /dev/zero | tr '\0' x >"$dir/prompt"
+expect 4 "shorten the prompt" run "$q" -f "$dir/prompt"
 expect 4 "" run "$q" -p "$question" --ctx 1G
 $V run "$q" -p "$question" --temp 0 -n 5 --ids >"$dir/out" 2>"$dir/err"
 check "-n 5 --ids prints five ids" "$(wc -w <"$dir/out")" = 5
@@ -272,7 +285,7 @@ $V tokenize "$q" --messages "$dir/m.json" >"$dir/out" 2>"$dir/err"
 check "an unknown role" $? -ne 0
 
 # ---- chat, line by line ----
-printf '%s\n\n/think hide\n%s\n/nonsense\n/clear\n%s' "$question" "$question" "$question" |
+printf '%s\n\n   \n/think hide\n%s\n/nonsense\n/clear\n%s' "$question" "$question" "$question" |
     $V chat "$q" --temp 0 >"$dir/out" 2>"$dir/err"
 check "chat from a pipe" $? = 0
 check "three answers" "$(grep -c 'boxed{1329}' "$dir/out")" = 3
@@ -366,7 +379,7 @@ if has python3; then
     json "version compiler levels[] features[] kernels{} cpu" info
     json "arch name params layers hidden heads kv_heads vocab ctx bpw bytes arith types{} template \
         source{} quality{} cpu" info "$q"
-    json "arch params layers hidden heads kv_heads vocab" info $models/tiny-r1-qwen
+    json "arch params layers hidden heads kv_heads vocab cpu" info $models/tiny-r1-qwen
     json "bytes bpw seconds read_mbs peak_rss tensors[name,type,rows,cols,rel_rmse] sha256 cpu" \
         convert $models/tiny-r1-qwen -o "$q" --force
     json "ok=true bad[] cpu" verify "$q"

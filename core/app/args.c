@@ -182,7 +182,7 @@ vq_status args_parse(const args_spec *s, int argc, char **argv, int *n_left, vq_
         const char *eq = a[1] == '-' ? strchr(a, '=') : NULL;
         const size_t len = eq ? (size_t)(eq - a) : strlen(a);
         void *to;
-        const args_opt *o = find(s, a, len, &to);
+        const args_opt *o = !strcmp(a, "-h") ? find(s, "--help", 6, &to) : find(s, a, len, &to);
         if (!o) return unknown(s, a, e);
         const char *v = NULL;
         if (o->kind == ARGS_FLAG) {

@@ -18,7 +18,7 @@ static const args_opt options[] = {
     { ARGS_TEXT, "-p", "LIST", offsetof(bench_opts, prompt), 0, 0, NULL,
       "prompt lengths, e.g. 32,512 (512)" },
     { ARGS_INT, "-n", "N", offsetof(bench_opts, gen), 1, 1e6, NULL,
-      "tokens decoded per repetition (32)" },
+      "tokens decoded per repetition (128)" },
     { ARGS_TEXT, "--depth", "LIST", offsetof(bench_opts, depth), 0, 0, NULL,
       "positions already in the cache (0)" },
     { ARGS_TEXT, "--batch", "LIST", offsetof(bench_opts, batch), 0, 0, NULL,
@@ -43,6 +43,7 @@ static vq_status bench(app *a, const void *opts, char **arg, int n_arg, vq_err *
     } else {
         if (n_arg > 1) return vq_fail(e, VQ_EUSAGE, "one MODEL at a time");
         if (n_arg && o->shape) return vq_fail(e, VQ_EUSAGE, "either MODEL or --shape");
+        if (o->type && !o->shape) return vq_fail(e, VQ_EUSAGE, "--type goes with --shape");
         const bn_opts b = {
             .model = n_arg ? arg[0] : NULL, .shape = o->shape, .type = o->type, .cpu = a->cpu,
             .threads = (int)a->threads, .prompt = o->prompt, .gen = (int)o->gen, .depth = o->depth,

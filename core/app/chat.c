@@ -243,6 +243,13 @@ static bool command(chat *c, const char *line)
     return true;
 }
 
+static bool is_blank(const vq_buf *b)
+{
+    size_t i = 0;
+    while (i < b->n && strchr(" \t\r\n", b->p[i]) && b->p[i]) i++;
+    return i == b->n;
+}
+
 /* Errors of one turn that leave the chat able to go on. */
 static bool bearable(vq_status st)
 {
@@ -264,7 +271,7 @@ static vq_status talk(chat *c, vq_err *e)
             st = vq_fail(e, VQ_ENOMEM, "out of memory for the line");
             break;
         }
-        if (line.n == 0) continue;
+        if (is_blank(&line)) continue;
         remember(c, &line);
         if (line.p[0] == '/') {
             if (!command(c, line.p)) break;

@@ -5,6 +5,7 @@
 #include "quant/quant.h"
 
 #include <stdio.h>
+#include <string.h>
 
 typedef struct convert_opts {
     const char *out;
@@ -98,8 +99,12 @@ static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err
 {
     const convert_opts *o = opts;
     (void)n_arg;
-    if (!o->out && !o->dry_run) {
+    if (o->out ? !*o->out : !o->dry_run) {
         return vq_fail(e, VQ_EUSAGE, "no output: give -o OUT.vaq (or --dry-run)");
+    }
+    if (o->out && !strcmp(o->out, "-")) {
+        return vq_fail(e, VQ_EUSAGE, "a container is not written in order, so not to stdout: "
+                       "give -o OUT.vaq");
     }
     app_progress p;
     app_progress_begin(&p, a, "convert", NULL, 0.3);

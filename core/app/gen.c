@@ -126,7 +126,7 @@ static void show_waiting(screen *c, size_t n)
     if (!c->a->tty_err || c->a->quiet) return;
     const double now = vq_now();
     if (c->waiting && now - c->waited < 0.25) return;
-    fprintf(stderr, "\rthinking, %zu tokens\033[K", n);
+    fprintf(stderr, "\rthinking, %zu token%s\033[K", n, n == 1 ? "" : "s");
     fflush(stderr);
     c->waiting = true;
     c->waited = now;

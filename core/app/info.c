@@ -286,7 +286,13 @@ static bool is_checkpoint(const char *path)
 
 static vq_status gather(const app *a, const char *path, vq_buf *json, vq_err *e)
 {
-    if (path && is_checkpoint(path)) return cv_describe(path, json, e);
+    if (path && is_checkpoint(path)) {
+        const vq_status st = cv_describe(path, json, e);
+        if (st) return st;
+        json->p[--json->n] = 0; /* its object is whole; the level is a fact of this run */
+        vq_buf_printf(json, ",\"cpu\":\"%s\"}", a->level);
+        return json->oom ? vq_fail(e, VQ_ENOMEM, "out of memory for the output") : VQ_OK;
+    }
     vq_jw w = { .b = json };
     vq_file *f = NULL;
     if (path) {

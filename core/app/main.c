@@ -106,6 +106,8 @@ static vq_status run_verb(app *a, const app_verb *v, int argc, char **argv, vq_e
     if (a->help) return print_help(a, v, e);
     if (n < v->min_args)
         return vq_fail(e, VQ_EUSAGE, "too few arguments: vaquita %s %s", v->name, v->args);
+    if (n > 0 && !*argv[0])
+        return vq_fail(e, VQ_EUSAGE, "an empty name: vaquita %s %s", v->name, v->args);
     if (v->max_args >= 0 && n > v->max_args) {
         return vq_fail(e, VQ_EUSAGE, "one argument too many: '%s'", argv[v->max_args]);
     }
@@ -128,7 +130,8 @@ static vq_status dispatch(app *a, int argc, char **argv, const app_verb **v, vq_
         return VQ_OK;
     }
     if (!strcmp(word, "help") || !strcmp(word, "--help") || !strcmp(word, "-h")) {
-        if (argc > 2 && !(*v = find_verb(argv[2]))) return unknown_verb(argv[2], e);
+        if (argc > 2 && strcmp(argv[2], "help") != 0 && !(*v = find_verb(argv[2])))
+            return unknown_verb(argv[2], e);
         return print_help(a, *v, e);
     }
     *v = find_verb(word);
