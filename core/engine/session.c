@@ -87,7 +87,8 @@ static vq_status too_long(const vq_engine *eng, size_t n, vq_err *e)
     if (ctx < limit && n < limit)
         return vq_fail(e, VQ_ENOFIT,
                        "a prompt of %zu tokens and its answer do not fit a context of %u "
-                       "positions: take a larger --ctx (up to %u) or a shorter prompt", n, ctx, limit);
+                       "positions: take a larger --ctx (up to %u) or a shorter prompt",
+                       n, ctx, limit);
     return vq_fail(e, VQ_ENOFIT,
                    "a prompt of %zu tokens and its answer do not fit a context of %u positions, "
                    "and this model takes %u: shorten the prompt", n, ctx, limit);
