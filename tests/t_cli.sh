@@ -289,6 +289,7 @@ printf '%s\n\n   \n/think hide\n%s\n/nonsense\n/clear\n%s' "$question" "$questio
     $V chat "$q" --temp 0 >"$dir/out" 2>"$dir/err"
 check "chat from a pipe" $? = 0
 check "three answers" "$(grep -c 'boxed{1329}' "$dir/out")" = 3
+check "a blank line is no question" "$(grep -c boxed "$dir/out")" = 3
 grep -q "$(printf '\033')" "$dir/out" && bad "escape codes in a pipe of chat" || ok
 grep -q nonsense "$dir/err" && ok || bad "an unknown command is not told"
 printf '/exit\n%s\n' "$question" | $V chat "$q" >"$dir/out" 2>"$dir/err"
