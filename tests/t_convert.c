@@ -16,6 +16,8 @@
 #include "tests/test.h"
 
 #include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -580,6 +582,25 @@ static void test_bands(void)
     ck_free(&k);
 }
 
+/* A file larger than allowed stands for a disk that fills up half way. */
+static void test_full_disk(void)
+{
+    struct rlimit old, small;
+    ck k;
+    ck_make(&k);
+    getrlimit(RLIMIT_FSIZE, &old);
+    small = old;
+    small.rlim_cur = 60000; /* the front and some tensors */
+    signal(SIGXFSZ, SIG_IGN);
+    ck_empty(src);
+    ck_write(&k, src);
+    setrlimit(RLIMIT_FSIZE, &small);
+    refused_as(NULL, &(cv_opts){ .type = Q_F32, .threads = 2 }, VQ_ENOFIT, "larger than");
+    setrlimit(RLIMIT_FSIZE, &old);
+    signal(SIGXFSZ, SIG_DFL);
+    ck_free(&k);
+}
+
 static void test_card(void)
 {
     ck k;
@@ -697,6 +718,7 @@ int main(void)
     test_options();
     test_progress();
     test_bands();
+    test_full_disk();
     test_card();
     test_describe();
     test_no_memory();

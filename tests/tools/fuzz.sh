@@ -17,7 +17,7 @@ mkdir -p "$out/corpus" || exit 1
 # Seeds: small files of the kind, from the tree.
 models=tests/data/models
 case $name in
-json) seeds="$models/*/config.json $models/*/tokenizer_config.json " ;;
+json | config) seeds="$models/*/config.json $models/*/tokenizer_config.json " ;;
 tokenizer) seeds="$models/*/tokenizer.json" ;;
 safetensors) # a whole file of a few bytes; mutating a large body would find nothing
     header='{"__metadata__":{"a":"b"},"x":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]}}'
