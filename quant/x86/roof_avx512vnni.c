@@ -5,8 +5,8 @@
 
 #include <immintrin.h>
 
-/* Reads as fast as anything that computes on the way: the hardware prefetcher stops at page borders,
- * so a bound without prefetch would be beaten by the kernels, which ask for lines two pages ahead. */
+/* The hardware prefetcher stops at page borders: a bound without prefetch would be beaten by the
+ * kernels, which ask for lines two pages ahead. */
 static uint32_t read_avx512(const void *p, size_t n)
 {
     enum { AHEAD = 8192 }; /* behind the end it is only a hint */
