@@ -73,6 +73,7 @@ typedef struct vq_info {          /* borrowed from the engine */
     float temperature, top_p;     /* the checkpoint's advice */
     uint64_t kv_bytes, scratch_bytes;   /* planned memory */
     int arith;
+    char sha256[65];              /* identity of the file: the root of its container, hex */
 } vq_info;
 const vq_info *vq_engine_info(const vq_engine *eng);
 

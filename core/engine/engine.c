@@ -5,6 +5,7 @@
 #include "core/base/mem.h"
 #include "core/engine/private.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { ROWS_DEFAULT = 512, ROWS_MOST = 1 << 16, SESSIONS_MOST = 4096, THREADS_MOST = 1024 };
@@ -104,6 +105,7 @@ static vq_status fill_info(vq_engine *eng, vq_err *e)
         .scratch_bytes = eng->plan.scratch_bytes + eng->plan.session_bytes,
         .arith = (int)f->header->arith,
     };
+    for (int b = 0; b < 32; b++) snprintf(i->sha256 + 2 * b, 3, "%02x", f->header->root[b]);
     i->opens_think = vq_engine_render_opens_think(eng, NULL);
     return VQ_OK;
 }
