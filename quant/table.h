@@ -13,6 +13,8 @@ bool q_fill_ref(q_kern *t);
 bool q_fill_gemm_avx2(q_kern *t);
 bool q_fill_attn_avx2(q_kern *t);
 bool q_fill_vec_avx2(q_kern *t);
+bool q_fill_gemm_avxvnni(q_kern *t);
+bool q_fill_attn_avxvnni(q_kern *t);
 bool q_fill_gemm_avx512vnni(q_kern *t);
 bool q_fill_attn_avx512vnni(q_kern *t);
 bool q_fill_vec_avx512vnni(q_kern *t);

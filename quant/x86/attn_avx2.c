@@ -1,155 +1,33 @@
-/* attn_avx2.c - both integer products of attention on AVX2.
- *
- * Scores are the L8 weight product with positions as rows and each query as two tokens (high and
- * low byte).  For values 16-bit products are cheaper than two bytes: codes widen once for all
- * queries, and one madd does 2 positions of 8 lanes at full weight.
- * |sum| <= 64 * 127 * 32384 = 263,217,152. */
+/* attn_avx2.c - both integer products of attention (attn_ymm.h) on AVX2. */
 #include "quant/table.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
-#include "quant/x86/attn_body.h"
 #include "quant/x86/tile_avx2.h"
 
-/* Eight positions (group, w at their half), Q queries from m0. */
-Q_INLINE void scores(const int Q, float *s, size_t lds, const uint8_t *group, int half,
-                     const q_acts *q2, int m0, float scale)
+enum { SCORES_Q = 4 }; /* queries that share a line of K: two tokens each */
+
+Q_INLINE void score_tile(const int Q, __m256 v[2 * SCORES_Q], const int8_t *s8, const uint8_t *p,
+                         const int8_t *q, const int32_t *nsum)
 {
-    const size_t stride = (size_t)q2->M;
-    const int8_t *q = q2->q + 128 * (size_t)m0;
-    const float *d = q2->d + 2 * (size_t)m0;
-    const __m256i none = _mm256_setzero_si256();
-    const uint8_t *w = group + 64;
-    __m256 f[TILE_M / 2];
+    __m256i z[TILE_M];
+    (void)nsum;
+    tile_z8(Q_L8, 2 * Q, z, s8, p, q, NULL, _mm256_setzero_si256());
     Q_UNROLL
-    for (int j = 0; j < Q; j++) f[j] = _mm256_setzero_ps();
-    for (int t = 0; t < q2->kt; t++) {
-        __m256i z[TILE_M];
-        tile_z8(Q_L8, 2 * Q, z, (const int8_t *)w + 8 * half, w + 64 + 32 * half, q, NULL, none);
-        Q_UNROLL
-        for (int j = 0; j < Q; j++) {
-            f[j] = _mm256_fmadd_ps(_mm256_set1_ps(d[2 * j]), _mm256_cvtepi32_ps(z[2 * j]), f[j]);
-            f[j] = _mm256_fmadd_ps(_mm256_set1_ps(d[2 * j + 1]), _mm256_cvtepi32_ps(z[2 * j + 1]),
-                                   f[j]);
-        }
-        w += 64 + plane_bytes(Q_L8);
-        q += 64 * stride;
-        d += stride;
-    }
-    const __m256 rs = _mm256_load_ps((const float *)group + 8 * half);
-    Q_UNROLL
-    for (int j = 0; j < Q; j++)
-        _mm256_storeu_ps(s + (size_t)j * lds + 8 * half,
-                         _mm256_mul_ps(_mm256_mul_ps(rs, f[j]), _mm256_set1_ps(scale)));
+    for (int j = 0; j < 2 * Q; j++) v[j] = _mm256_cvtepi32_ps(z[j]);
 }
 
-static void attn_qk8_avx2(float *s, size_t lds, const void *kblk, int ng, const q_acts *q2, int m0,
-                          int m, float scale)
+Q_INLINE __m256i add_products(__m256i acc, __m256i v, __m256i q)
 {
-    const size_t bytes = q_group_bytes(Q_L8, Q_TILE * q2->kt);
-    for (int g = 0; g < 2 * ng; g++) {
-        const uint8_t *group = (const uint8_t *)kblk + bytes * (size_t)(g / 2);
-        for (int j = 0; j < m; j += TILE_M / 2) {
-            float *sj = s + (size_t)j * lds + 16 * (g / 2);
-            switch (m - j) {
-            case 1: scores(1, sj, lds, group, g % 2, q2, m0 + j, scale); break;
-            case 2: scores(2, sj, lds, group, g % 2, q2, m0 + j, scale); break;
-            case 3: scores(3, sj, lds, group, g % 2, q2, m0 + j, scale); break;
-            default: scores(4, sj, lds, group, g % 2, q2, m0 + j, scale); break;
-            }
-        }
-    }
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(v, q));
 }
 
-/* ---- values ---- */
-
-enum { PV8_Q = 4 }; /* queries that share a line of V: two accumulators each */
-
-typedef struct pv_weights {
-    int16_t q[PV8_Q][Q_TILE]; /* 254 * hi + lo */
-    float d[PV8_Q];
-} pv_weights;
-
-/* Eight dims x 64 positions: adds to o (first: sets).  line: at these dims. */
-Q_INLINE void values(const int Q, float *o, size_t ldo, const uint8_t *line, const pv_weights *w,
-                     bool first, int dims)
-{
-    __m256i lo[PV8_Q], hi[PV8_Q]; /* two sums for each of dims 0..3, 4..7 */
-    Q_UNROLL
-    for (int j = 0; j < Q; j++) lo[j] = hi[j] = _mm256_setzero_si256();
-    for (int c = 0; c < 16; c++) {
-        const __m128i *p = (const __m128i *)(line + 64 * c);
-        const __m256i v0 = _mm256_cvtepi8_epi16(_mm_load_si128(p));
-        const __m256i v1 = _mm256_cvtepi8_epi16(_mm_load_si128(p + 1));
-        Q_UNROLL
-        for (int j = 0; j < Q; j++) {
-            const __m256d four = _mm256_broadcast_sd((const void *)(w->q[j] + 4 * c));
-            const __m256i q = _mm256_castpd_si256(four);
-            lo[j] = _mm256_add_epi32(lo[j], _mm256_madd_epi16(v0, q));
-            hi[j] = _mm256_add_epi32(hi[j], _mm256_madd_epi16(v1, q));
-        }
-    }
-    const __m256i some = v8_first(dims);
-    Q_UNROLL
-    for (int j = 0; j < Q; j++) {
-        /* hadd works per 128 bits: dims 0 1 4 5 | 2 3 6 7 */
-        const __m256i z = _mm256_permute4x64_epi64(_mm256_hadd_epi32(lo[j], hi[j]), 0xD8);
-        float *p = o + (size_t)j * ldo;
-        const __m256 old = first ? _mm256_setzero_ps() : _mm256_maskload_ps(p, some);
-        const __m256 sum = _mm256_fmadd_ps(_mm256_set1_ps(w->d[j]), _mm256_cvtepi32_ps(z), old);
-        _mm256_maskstore_ps(p, some, sum);
-    }
-}
-
-/* Q queries over the piece, up to the last position any of them sees. */
-Q_INLINE int piece(const int Q, float *o, size_t ldo, const void *vblk, int hd, const float *e,
-                   size_t lde, const int *nvis)
-{
-    const float *dv = vblk;
-    const uint8_t *codes = (const uint8_t *)vblk + v8_codes(hd);
-    const size_t tile = (size_t)(hd + 15) / 16 * 1024;
-    int end = 1, bad = 0;
-    for (int j = 0; j < Q; j++) end = nvis[j] > end ? nvis[j] : end;
-    for (int t0 = 0; t0 < end; t0 += Q_TILE, codes += tile) {
-        for (int b = 0; b < hd; b += 128) {
-            pv_weights w;
-            for (int j = 0; j < Q; j++) {
-                v16i q[4];
-                w.d[j] = whole_weights(q, e + (size_t)j * lde + t0, dv + b / 128 * Q_PIECE + t0,
-                                       nvis[j] - t0, &bad);
-                for (int i = 0; i < 4; i++) v16i_store_words(w.q[j] + 16 * i, q[i]);
-            }
-            for (int i = b; i < hd && i < b + 128; i += 8) {
-                const uint8_t *line = codes + 1024 * (size_t)(i / 16) + 32 * (size_t)(i / 8 % 2);
-                values(Q, o + i, ldo, line, &w, t0 == 0, hd - i);
-            }
-        }
-    }
-    return bad;
-}
-
-static int attn_pv8_avx2(float *o, size_t ldo, const void *vblk, int hd, const float *e, size_t lde,
-                         const int *nvis, int m)
-{
-    int bad = 0;
-    for (int j = 0; j < m; j += PV8_Q) {
-        float *oj = o + (size_t)j * ldo;
-        const float *ej = e + (size_t)j * lde;
-        switch (m - j) {
-        case 1: bad |= piece(1, oj, ldo, vblk, hd, ej, lde, nvis + j); break;
-        case 2: bad |= piece(2, oj, ldo, vblk, hd, ej, lde, nvis + j); break;
-        case 3: bad |= piece(3, oj, ldo, vblk, hd, ej, lde, nvis + j); break;
-        default: bad |= piece(4, oj, ldo, vblk, hd, ej, lde, nvis + j); break;
-        }
-    }
-    return bad;
-}
+#include "quant/x86/attn_ymm.h"
 
 bool q_fill_attn_avx2(q_kern *t)
 {
     fill_attn(t);
-    t->attn_qk8 = attn_qk8_avx2;
-    t->attn_pv8 = attn_pv8_avx2;
+    fill_attn_ymm(t);
     return true;
 }
 
