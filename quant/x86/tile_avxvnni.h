@@ -16,7 +16,7 @@
 #include "quant/x86/tile_avx2.h"
 
 enum {
-    BLOCK_M = 4,             /* tokens of a block: three sums each and operands fill the registers */
+    BLOCK_M = 4,             /* tokens of a block: three sums each and operands fill 16 ymm */
     MAGIC_BITS = 0x4B400000  /* of 1.5 * 2^23 */
 };
 
