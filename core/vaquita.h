@@ -20,7 +20,8 @@
  * One engine maps one model and owns threads and the memory of all sessions' caches, planned before
  * the first token and fixed.  A session is one sequence.  For a given file, ids, seed and
  * parameters a session's logits and ids are equal to the last bit on every CPU, for every number of
- * threads, whatever other sessions are computed beside it and however its ids were cut into calls.
+ * threads, whatever other sessions are computed beside it, however its ids were cut into calls, and
+ * with drafts or without.
  *
  * Threads: an engine and its sessions belong to one caller at a time, except vq_engine_stop, which
  * may be called from anywhere, a signal handler included.
@@ -52,6 +53,8 @@ typedef struct vq_engine_opts { /* {0} = all defaults; so is NULL */
                          * limit or than memory: VQ_ENOFIT with the ways out */
     int max_sessions;   /* sequences alive at once; 0: 1.  The KV pool is max_sessions * ctx */
     int max_rows;       /* rows of one forward call (prefill chunk); 0: 512 */
+    int max_draft;      /* ids a session may draft at once (vq_draft), at most 31.  Each costs
+                         * every session a line of logits; 0: sessions cannot draft */
     vq_kv_type kv;      /* AUTO: f32 when the matrices are float, else int8 */
 } vq_engine_opts;
 
@@ -120,10 +123,24 @@ typedef struct vq_sampling {
     uint32_t stream;              /* 0 for a plain run; answer i of a vote is stream i */
 } vq_sampling;
 
+/* Speculation: ids that are likely to come are computed in the same pass as the last known one, and
+ * if they do come, they need no pass of their own.  What is drawn, in which order and from which
+ * logits stays the same; only the time changes.  Callers see nothing of it: a draft that waits is
+ * not part of the session's ids, and whatever they do to the session drops it if it must. */
+typedef enum vq_draft {
+    VQ_DRAFT_OFF = 0,
+    VQ_DRAFT_NGRAM,         /* wherever the latest 3 or more ids came before in the session: what
+                             * followed them then */
+    VQ_DRAFT_MTP,           /* by the model's own draft head; VQ_EUSAGE if it has none */
+    VQ_DRAFT_AUTO           /* the best kind the model has, as many ids as pay for themselves by the
+                             * clock, none where they do not; only in passes of one session */
+} vq_draft;
+
 typedef struct vq_session_opts {
     vq_sampling sampling;
     uint32_t max_new;             /* generated ids at most; 0: until the context is full */
     bool ignore_eos;              /* go on behind EOS (benchmarks, tests) */
+    vq_draft draft;               /* not OFF: VQ_EUSAGE unless the engine has a max_draft */
 } vq_session_opts;
 
 vq_status vq_session_open(vq_session **out, vq_engine *eng, const vq_session_opts *o, vq_err *e);
@@ -151,6 +168,15 @@ vq_status vq_step(vq_engine *eng, vq_session *const *s, int n, int chunk, size_t
  * at max_new or when the context is full the session is finished: EOS itself is returned (and
  * finish is "stop"); a call on a finished session is VQ_EUSAGE. */
 vq_status vq_session_next(vq_session *s, int32_t *id, vq_err *e);
+/* Drafts so far.  verifications + accepted ids came of passes that computed drafts: the target's
+ * own draw counts as one of each such pass. */
+typedef struct vq_draft_stats {
+    uint64_t drafted;       /* ids computed ahead */
+    uint64_t accepted;      /* of them became part of the session's ids */
+    uint64_t verifications; /* passes with drafted ids of this session */
+} vq_draft_stats;
+vq_draft_stats vq_session_draft_stats(const vq_session *s);
+
 typedef enum vq_finish { VQ_RUNNING = 0, VQ_FINISH_STOP, VQ_FINISH_LENGTH } vq_finish;
 vq_finish vq_session_finished(const vq_session *s);
 

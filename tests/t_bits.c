@@ -4,19 +4,20 @@
  *   all   SHA-256 of the logits of every position of two prompts
  *   text  SHA-256 of the logits and ids of a greedy and a sampled continuation of these prompts
  * and every way of computing must give them: each CPU level, 1 to 3 threads, prompts in steps of 1,
- * 7 and 512 rows, alone or in one pass with two other sequences, with right and wrong drafts
- * appended and cut away again.
+ * 7 and 512 rows, alone or in one pass with two other sequences, with drafts, some right and some
+ * wrong, drafted by the engine or appended and cut away again.
  *
  *   VQ_FULL=1    every combination (an hour); otherwise each level meets a varying choice of the
  * others VQ_QUICK=1   one combination per level and only part of the models: for emulators
  *   VQ_REMAKE=1  prints the lines of bits.txt as the best level computes them, instead of comparing
  */
 #include "core/engine/engine.h"
+#include "tests/drafts.h"
 #include "tests/made.h"
 #include "tests/temp.h"
 #include "tests/test.h"
 
-enum { GEN = 20, N_MOST = 1100, N_VOCAB_MOST = 1024, OTHERS = 2 };
+enum { GEN = 20, N_MOST = 1100, N_VOCAB_MOST = 1024, OTHERS = 2, MAX_DRAFT = 5 };
 
 typedef struct way { const char *cpu; int threads, chunk; bool beside, drafts; } way;
 
@@ -123,7 +124,7 @@ static vq_status with_drafts(vq_engine *eng, company *c, vq_session *s, int k, c
 static vq_status continue_text(vq_engine *eng, const subject *u, const way *w, int which,
                                int32_t *gen, vq_sha256 *h, vq_err *e)
 {
-    static int32_t v[N_MOST];
+    static int32_t v[N_MOST], told[N_MOST + GEN]; /* told: what this text will be */
     const vq_info *in = vq_engine_info(eng);
     const vq_session_opts ours = { .sampling = { .temperature = which ? 0.8 : 0,
                                                  .top_p = 0.95,
@@ -138,17 +139,27 @@ static vq_status continue_text(vq_engine *eng, const subject *u, const way *w, i
         s = c.s[c.n == 1 ? 0 : 1];
         prompt(v, u->len[which], in->n_ids, 40 + (uint64_t)which);
         st = vq_session_add(s, v, (size_t)u->len[which], e);
+        memcpy(told, v, (size_t)u->len[which] * sizeof *told);
+        memcpy(told + u->len[which], gen, GEN * sizeof *told);
+        const size_t n = (size_t)u->len[which] + GEN;
+        if (w->drafts)
+            vq_session_use_drafter(s, oracle_new(told, n, in->n_ids, 80, (uint64_t)w->threads));
     }
     for (int k = 0; !st && k < GEN; k++) {
         int32_t id;
-        if (w->drafts && k > 0) st = with_drafts(eng, &c, s, k, gen + k, GEN - k, e);
-        if (!st && !(w->drafts && k > 0)) st = compute(eng, &c, w->chunk, e);
+        if (w->drafts && k % 8 == 3) st = with_drafts(eng, &c, s, k, gen + k, GEN - k, e);
+        else st = compute(eng, &c, w->drafts && k > 0 ? 64 : w->chunk, e);
         if (!st) st = vq_session_sample(s, &id, e);
         if (st) break;
         vq_sha256_add(h, vq_session_logits(s), (size_t)in->vocab * sizeof(float));
         vq_sha256_add(h, &id, sizeof id);
         gen[k] = id;
         st = vq_session_add(s, &id, 1, e);
+    }
+    if (!st && w->drafts) {
+        const vq_draft_stats d = vq_session_draft_stats(s);
+        T_OK(d.accepted > 0 && d.accepted < d.drafted, "%d of %d drafts accepted", (int)d.accepted,
+             (int)d.drafted);
     }
     for (int i = 0; i < c.n; i++) vq_session_close(c.s[i]);
     return st;
@@ -173,7 +184,8 @@ static bool compute_hashes(const subject *u, const way *w, bool all, bool text, 
                            hashes *out)
 {
     const vq_engine_opts o = {
-        .cpu = w->cpu, .threads = w->threads, .ctx = 0, .max_sessions = 1 + OTHERS, .kv = u->kv_type
+        .cpu = w->cpu, .threads = w->threads, .ctx = 0, .max_sessions = 1 + OTHERS,
+        .max_draft = MAX_DRAFT, .kv = u->kv_type
     };
     vq_engine *eng = NULL;
     vq_err e = { 0 };

@@ -79,7 +79,7 @@ expect 2 "-n takes" run x.vaq -p x -n -1
 expect 2 "--top-p takes" run x.vaq -p x --top-p -1
 expect 2 "--think is one of" run x.vaq -p x --think loudly
 expect 2 "unknown option" run x.vaq -p x --budget 5
-expect 2 "unknown option" run x.vaq -p x --draft auto
+expect 2 "--draft is one of" run x.vaq -p x --draft maybe
 expect 2 "one place" run x.vaq -p x -f y
 expect 2 "one place" logits x.vaq
 expect 2 "chat has no --json" chat x.vaq --json
@@ -390,7 +390,9 @@ if has python3; then
     json "text cpu" detokenize "$q" 5 6
     json "positions=2 vocab sha256 cpu" logits "$q" --ids 5,6
     json "reasoning content ids[] seed finish_reason=stop usage{prompt,thinking,answer,cached} \
-        timing{prefill_tps,decode_tps,load_ms} cpu" run "$q" -p "$question" --temp 0
+        timing{prefill_tps,decode_tps,load_ms} \
+        draft{mode,drafted,accepted,verifications,tokens_per_verification} cpu" \
+        run "$q" -p "$question" --temp 0
     json "seed=123 finish_reason=length ids[]" run "$q" -p "$question" --seed 123 -n 3
     json "ok=true cases failed=0 seed cpu" check quant_a64
     if [ -n "$timeout" ] && [ -z "${VQ_RUN:-}" ]; then

@@ -1,9 +1,10 @@
 /* t_sessions.c - sessions driven at random: opened, forked, lengthened, cut, stopped in the middle
- * of a pass and computed together, on models of odd shapes.
+ * of a pass and computed together, with drafts of every kind or none, on models of odd shapes.
  *
  * Whatever happened to a session, its logits must be those of a sequence of the same ids computed
  * alone by the reference kernels on one thread.  The seed of a failing trial is printed. */
 #include "core/engine/engine.h"
+#include "tests/drafts.h"
 #include "tests/made.h"
 #include "tests/test.h"
 
@@ -11,7 +12,7 @@
 
 enum { SLOTS = 4, STEPS = 250, CHECKS = 8, LONGEST = 520, CTX = 600 };
 
-static uint64_t seed;
+static uint64_t seed, accepted;
 
 static uint32_t below(uint32_t n) { return made_rnd(&seed) % n; }
 
@@ -85,12 +86,28 @@ static bool stop_soon(void *ctx, size_t done, size_t total)
     return false;
 }
 
+/* Most ids of most sessions are those of one list: so drafters that know it are often right. */
+static int32_t usual[CTX];
+
+static vq_status begin_drafting(vq_session **s, vq_session *from, vq_engine *eng, int max_draft,
+                                uint32_t vocab, vq_err *e)
+{
+    const vq_session_opts o = { .draft = max_draft && below(2) ? VQ_DRAFT_NGRAM
+                                         : max_draft && below(2) ? VQ_DRAFT_AUTO : VQ_DRAFT_OFF };
+    const vq_status st = from ? vq_session_fork(s, from, &o, e) : vq_session_open(s, eng, &o, e);
+    if (!st && !o.draft && below(4))
+        vq_session_use_drafter(*s, oracle_new(usual, CTX, (int)vocab, 30 + (int)below(71), seed));
+    return st;
+}
+
 static vq_status lengthen(vq_session *s, uint32_t vocab, vq_err *e)
 {
     int32_t v[300];
     const uint32_t n = below(4) ? 1 + below(5) : 1 + below(300);
     if (vq_session_len(s) + n > LONGEST) return VQ_OK;
-    for (uint32_t i = 0; i < n; i++) v[i] = (int32_t)below(vocab);
+    const bool as_usual = below(3);
+    for (uint32_t i = 0; i < n; i++)
+        v[i] = as_usual ? usual[vq_session_len(s) + i] : (int32_t)below(vocab);
     return vq_session_add(s, v, n, e);
 }
 
@@ -142,20 +159,22 @@ static void trial(uint64_t number)
     const made_spec spec = some_model();
     const vq_kv_type kv = (vq_kv_type)below(4);
     const vq_engine_opts o = { .cpu = level[below(n_level)], .threads = 1 + (int)below(3),
-                               .max_sessions = SLOTS, .max_rows = rows[below(8)], .kv = kv };
+                               .max_sessions = SLOTS, .max_rows = rows[below(8)],
+                               .max_draft = (int)(below(4) * below(4)), .kv = kv };
     const vq_engine_opts plain = { .cpu = "ref", .threads = 1, .max_rows = 64, .kv = kv };
     vq_engine *eng = open_model(&m, &spec, &o), *ref = open_model(&alone, &spec, &plain);
     float *want = calloc(spec.n_vocab, sizeof *want);
     vq_session *s[SLOTS] = { NULL }, *some[SLOTS];
     int checked = 0, wrong = 0;
+    for (int i = 0; i < CTX; i++) /* 9 ids that come again are what n-grams look for */
+        usual[i] = i % 40 < 9 ? (int32_t)(i % 40 % spec.n_vocab) : (int32_t)below(spec.n_vocab);
     vq_status st = eng && ref && want ? VQ_OK : VQ_EFAIL;
     for (int k = 0; !st && k < STEPS && checked < CHECKS; k++) {
         const uint32_t i = below(SLOTS), j = below(SLOTS);
         const uint32_t what = below(8);
         int n = 0;
         if (!s[i]) {
-            st = s[j] && below(3) ? vq_session_fork(&s[i], s[j], NULL, &e)
-                                  : vq_session_open(&s[i], eng, NULL, &e);
+            st = begin_drafting(&s[i], below(3) ? s[j] : NULL, eng, o.max_draft, spec.n_vocab, &e);
         } else if (what == 0 && below(3) == 0) {
             vq_session_close(s[i]);
             s[i] = NULL;
@@ -167,6 +186,9 @@ static void trial(uint64_t number)
             st = draw(eng, s[i], &e);
         } else {
             st = compute(eng, s, some, &n, &e);
+        }
+        for (int c = 0; c < n; c++) {
+            accepted += vq_session_draft_stats(some[c]).accepted;
         }
         for (int c = 0; !st && c < n && checked < CHECKS; c++) {
             if (!vq_session_logits(some[c]) || below(3)) continue;
@@ -190,5 +212,6 @@ int main(void)
     const char *quick = getenv("VQ_QUICK");
     const uint64_t n = quick && *quick ? 3 : 12;
     for (uint64_t i = 1; i <= n; i++) trial(i);
+    T_OK(accepted > 0, "no draft was right");
     return t_done("t_sessions");
 }

@@ -295,11 +295,12 @@ static vq_status run(app *a, const void *opts, char **arg, int n_arg, vq_err *e)
     if (a->json) return vq_fail(e, VQ_EUSAGE, "chat has no --json; run has");
     c.think = (gen_think)g->think;
     c.raw = vq_isatty(0) && a->tty_out;
-    vq_status st = gen_open(a, &c.eng, arg[0], g->ctx, g->kv, e);
+    vq_status st = gen_open_drafting(a, &c.eng, arg[0], g, e);
     if (!st) {
         const vq_info *info = vq_engine_info(c.eng);
         /* The limit of an answer is gen_answer's: the session lives for the whole conversation. */
-        const vq_session_opts so = { .sampling = gen_sampling(g, info, vq_random64() >> 11) };
+        const vq_session_opts so = { .sampling = gen_sampling(g, info, vq_random64() >> 11),
+                                     .draft = (vq_draft)g->draft };
         st = vq_session_open(&c.s, c.eng, &so, e);
         if (!st && !info->has_template) {
             st = vq_fail(e, VQ_EUSAGE, "%s: no chat template in this model; use run --raw", arg[0]);

@@ -12,7 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-vq_status gen_open(const app *a, vq_engine **out, const char *path, uint64_t ctx, int kv, vq_err *e)
+/* One pass reads the weights once, for 16 rows nearly as fast as for 8 (two cores, 1.5B); what more
+ * drafts could win is less than the memory their logits take. */
+enum { MAX_DRAFT = 15 };
+
+static vq_status open_engine(const app *a, vq_engine **out, const char *path, uint64_t ctx, int kv,
+                             int max_draft, vq_err *e)
 {
     static const vq_kv_type kvs[] = { VQ_KV_INT8, VQ_KV_BF16, VQ_KV_F32 }; /* GEN_KV's order */
     *out = NULL;
@@ -20,7 +25,7 @@ vq_status gen_open(const app *a, vq_engine **out, const char *path, uint64_t ctx
     if (st) return st;
     const vq_engine_opts o = {
         .cpu = a->cpu, .threads = (int)a->threads, .ctx = (uint32_t)ctx,
-        .kv = kv < 0 ? VQ_KV_AUTO : kvs[kv],
+        .kv = kv < 0 ? VQ_KV_AUTO : kvs[kv], .max_draft = max_draft,
     };
     st = vq_engine_open(out, path, &o, e);
     if (st) return st;
@@ -33,6 +38,17 @@ vq_status gen_open(const app *a, vq_engine **out, const char *path, uint64_t ctx
                  path, i->ctx, i->ctx_model);
     }
     return VQ_OK;
+}
+
+vq_status gen_open(const app *a, vq_engine **out, const char *path, uint64_t ctx, int kv, vq_err *e)
+{
+    return open_engine(a, out, path, ctx, kv, 0, e);
+}
+
+vq_status gen_open_drafting(const app *a, vq_engine **out, const char *path, const gen_opts *o,
+                            vq_err *e)
+{
+    return open_engine(a, out, path, o->ctx, o->kv, o->draft == VQ_DRAFT_OFF ? 0 : MAX_DRAFT, e);
 }
 
 vq_sampling gen_sampling(const gen_opts *o, const vq_info *info, uint64_t random_seed)

@@ -15,13 +15,16 @@ typedef struct gen_opts {
     uint64_t ctx;           /* 0: the engine's choice */
     int kv;                 /* index into GEN_KV, -1: the engine's choice */
     int think;              /* gen_think */
+    int draft;              /* vq_draft: index into GEN_DRAFT */
     const char *system;
 } gen_opts;
 
 typedef enum gen_think { GEN_SHOW, GEN_HIDE, GEN_ONLY } gen_think;
 
 #define GEN_KV "8|bf16|f32"
-#define GEN_DEFAULTS .n = 32768, .temp = -1, .top_p = -1, .kv = -1, .think = GEN_SHOW
+#define GEN_DRAFT "off|ngram|mtp|auto"
+#define GEN_DEFAULTS .n = 32768, .temp = -1, .top_p = -1, .kv = -1, .think = GEN_SHOW, \
+                     .draft = VQ_DRAFT_AUTO
 #define GEN_OPTIONS(type, field) \
     { ARGS_INT, "-n", "N", offsetof(type, field.n), 1, 4294967295.0, NULL, \
       "tokens to generate at most, thoughts included (32768)" }, \
@@ -37,12 +40,17 @@ typedef enum gen_think { GEN_SHOW, GEN_HIDE, GEN_ONLY } gen_think;
       "cache type: 8, bf16 or f32 (8; f32 for float containers)" }, \
     { ARGS_CHOICE, "--think", "MODE", offsetof(type, field.think), 0, 0, "show|hide|only", \
       "show (dimmed on a terminal), hide, or only the thoughts" }, \
+    { ARGS_CHOICE, "--draft", "HOW", offsetof(type, field.draft), 0, 0, GEN_DRAFT, \
+      "tokens guessed ahead: off, ngram, mtp, auto (auto)" }, \
     { ARGS_TEXT, "--system", "TEXT", offsetof(type, field.system), 0, 0, NULL, \
       "system message (none: DeepSeek advises against one)" }
 
 /* Opens a model with the app's common options.  ctx 0 and kv -1 are the engine's choice. */
 vq_status gen_open(const app *a, vq_engine **out, const char *path, uint64_t ctx, int kv,
                    vq_err *e);
+/* The same, ready for sessions that draft as o says. */
+vq_status gen_open_drafting(const app *a, vq_engine **out, const char *path, const gen_opts *o,
+                            vq_err *e);
 vq_sampling gen_sampling(const gen_opts *o, const vq_info *info, uint64_t random_seed);
 
 /* Do these ids end inside the thoughts: is the last mark in them <think>? */

@@ -71,8 +71,29 @@ typedef struct figures {
     size_t prompt;
     double load_s;
     uint64_t seed;
+    int draft;              /* index into GEN_DRAFT */
+    vq_draft_stats drafts;
     bool interrupted;
 } figures;
+
+/* Ids per pass that computed drafts, its own draw counted; 0 where there was none. */
+static double yield_of(const vq_draft_stats *d)
+{
+    const double passes = (double)d->verifications;
+    return passes > 0 ? (passes + (double)d->accepted) / passes : 0;
+}
+
+static void put_drafts(vq_jw *w, const figures *f)
+{
+    static const char *const mode[] = { "off", "ngram", "mtp", "auto" }; /* GEN_DRAFT */
+    vq_jw_open(w, "draft", '{');
+    vq_jw_cstr(w, "mode", mode[f->draft]);
+    vq_jw_u64(w, "drafted", f->drafts.drafted);
+    vq_jw_u64(w, "accepted", f->drafts.accepted);
+    vq_jw_u64(w, "verifications", f->drafts.verifications);
+    vq_jw_f64(w, "tokens_per_verification", yield_of(&f->drafts));
+    vq_jw_close(w, '}');
+}
 
 static vq_status print_json(app *a, const gen_result *r, const figures *f, const vq_info *info,
                             vq_err *e)
@@ -99,6 +120,7 @@ static vq_status print_json(app *a, const gen_result *r, const figures *f, const
     vq_jw_f64(&w, "decode_tps", per_second(later, r->decode_s));
     vq_jw_f64(&w, "load_ms", f->load_s * 1e3);
     vq_jw_close(&w, '}');
+    put_drafts(&w, f);
     vq_jw_u64(&w, "ctx", info->ctx);
     vq_jw_i64(&w, "threads", info->threads);
     vq_jw_cstr(&w, "cpu", info->cpu);
@@ -117,6 +139,7 @@ static vq_status answer(app *a, const run_opts *o, vq_engine *eng, const vq_ids 
     /* 53 bits: readers that hold JSON numbers as doubles keep the seed whole. */
     const vq_session_opts so = {
         .sampling = gen_sampling(&o->gen, info, vq_random64() >> 11), .max_new = (uint32_t)o->gen.n,
+        .draft = (vq_draft)o->gen.draft,
     };
     const gen_show show = { .think = (gen_think)o->gen.think,
                             .ids = o->ids || !info->has_tokenizer,
@@ -127,7 +150,8 @@ static vq_status answer(app *a, const run_opts *o, vq_engine *eng, const vq_ids 
     if (!st) {
         st = gen_answer(a, eng, s, gen_in_think(info, ids->v, ids->n), (size_t)o->gen.n, &show, &r,
                         e);
-        const figures f = { ids->n, load_s, so.sampling.seed, st == VQ_EINTR };
+        const figures f = { ids->n, load_s, so.sampling.seed, o->gen.draft,
+                            vq_session_draft_stats(s), st == VQ_EINTR };
         if (a->json && (!st || st == VQ_EINTR)) {
             vq_err ignored;
             const vq_status put = print_json(a, &r, &f, info, st ? &ignored : e);
@@ -163,7 +187,7 @@ static vq_status run(app *a, const void *opts, char **arg, int n_arg, vq_err *e)
     vq_engine *eng = NULL;
     vq_status st = o->prompt_ids ? VQ_OK : prompt_text(o, &text, e);
     const double start = vq_now();
-    if (!st) st = gen_open(a, &eng, arg[0], o->gen.ctx, o->gen.kv, e);
+    if (!st) st = gen_open_drafting(a, &eng, arg[0], &o->gen, e);
     const double load_s = vq_now() - start;
     if (!st) st = prompt_ids(o, eng, &text, &ids, e);
     if (!st && ids.n == 0) st = vq_fail(e, VQ_EUSAGE, "the prompt is empty");

@@ -117,12 +117,13 @@ static vq_status set_up(vq_engine *eng, const vq_engine_opts *o, vq_err *e)
         .threads = o->threads > 0 ? o->threads : vq_cpu_fast_count(),
         .max_rows = o->max_rows > 0 ? o->max_rows : ROWS_DEFAULT,
         .max_sessions = o->max_sessions > 0 ? o->max_sessions : 1,
+        .max_draft = o->max_draft > 0 ? o->max_draft : 0,
         .ctx = o->ctx, .kv_type = cache_type(o, &eng->model), .available = vq_mem_available(),
     };
     if (want.threads > THREADS_MOST || want.max_rows > ROWS_MOST
-        || want.max_sessions > SESSIONS_MOST)
-        return vq_fail(e, VQ_EUSAGE, "at most %d threads, %d rows and %d sessions", THREADS_MOST,
-                       ROWS_MOST, SESSIONS_MOST);
+        || want.max_sessions > SESSIONS_MOST || want.max_draft > VQ_DRAFT_MOST)
+        return vq_fail(e, VQ_EUSAGE, "at most %d threads, %d rows, %d sessions and %d drafts",
+                       THREADS_MOST, ROWS_MOST, SESSIONS_MOST, VQ_DRAFT_MOST);
     vq_status s = vq_plan_make(&eng->plan, &eng->model, &want, e);
     if (!s) s = vq_kv_layout(&eng->kv, &eng->model, want.kv_type, e);
     if (!s) s = vq_kv_alloc(&eng->kv, eng->plan.n_block, e);
@@ -135,7 +136,8 @@ static vq_status set_up(vq_engine *eng, const vq_engine_opts *o, vq_err *e)
     const size_t sessions = (size_t)want.max_sessions;
     eng->row = vq_calloc((size_t)eng->plan.max_rows, sizeof *eng->row);
     eng->slot = vq_calloc(sessions, sizeof *eng->slot);
-    eng->logits = vq_aligned(64, sessions * (size_t)eng->model.n_vocab * sizeof(float));
+    eng->logits = vq_aligned(64, sessions * (size_t)(1 + want.max_draft)
+                                     * (size_t)eng->model.n_vocab * sizeof(float));
     if (!eng->row || !eng->slot || !eng->logits)
         return vq_fail(e, VQ_ENOMEM, "%s: out of memory", eng->file->path);
     return VQ_OK;

@@ -2,6 +2,7 @@
 #ifndef CORE_ENGINE_ENGINE_H
 #define CORE_ENGINE_ENGINE_H
 
+#include "core/engine/draft.h"
 #include "core/file/file.h"
 #include "core/vaquita.h"
 
@@ -13,5 +14,8 @@ uint64_t vq_engine_kv_bytes(const vq_engine *eng);
 /* Lengthens an idle session to n ids without computing them: the cache holds arbitrary finite
  * values. For measuring decode at a depth. */
 vq_status vq_session_pad(vq_session *s, size_t n, vq_err *e);
+/* The session drafts with d from now on, all that d proposes, up to the engine's max_draft (not 0).
+ * Takes d over: closed with the session.  For measuring and tests that guess right and wrong. */
+void vq_session_use_drafter(vq_session *s, vq_drafter *d);
 
 #endif

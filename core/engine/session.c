@@ -3,8 +3,15 @@
  * A session's ids are one array; ids[0..done) are in the cache, ids[done..n) are queued.  Every
  * computation is a pass over a list of rows made of the queued ids of one or many sessions, and
  * only a pass that succeeds moves `done`: an interrupted or failed one leaves its sessions as they
- * were. */
+ * were.
+ *
+ * Drafts are rows behind the last queued id.  What they gave (keys and values in the cache, a line
+ * of logits each) waits as `ahead`, a stock of rows that are right for one continuation.  When ids
+ * are to be computed and begin with that continuation, `done` walks over them and there is nothing
+ * to compute; at the first other id the rest is dropped.  Nothing else knows of drafts: ids are
+ * drawn one by one from the logits after the last, drafted for or not. */
 #include "core/base/mem.h"
+#include "core/base/os.h"
 #include "core/engine/private.h"
 
 #include <string.h>
@@ -12,6 +19,18 @@
 enum { HEAD_ROWS = 8 }; /* rows of logits made at a time by logits_all */
 
 /* ---- life ---- */
+
+static vq_status start_drafting(vq_session *s, vq_err *e)
+{
+    const vq_engine *eng = s->eng;
+    if (!eng->plan.max_draft)
+        return vq_fail(e, VQ_EUSAGE, "the engine was not opened for drafts (max_draft)");
+    if (s->o.draft == VQ_DRAFT_MTP)
+        return vq_fail(e, VQ_EUSAGE, "%s: this model has no draft head (MTP); n-gram drafts need "
+                                     "none", eng->file->path);
+    vq_pace_init(&s->pace, s->o.draft);
+    return vq_ngram_new(&s->drafter, eng->plan.ctx, e);
+}
 
 vq_status vq_session_open(vq_session **out, vq_engine *eng, const vq_session_opts *o, vq_err *e)
 {
@@ -29,8 +48,11 @@ vq_status vq_session_open(vq_session **out, vq_engine *eng, const vq_session_opt
     s->eng = eng;
     s->slot = slot;
     s->o = *o;
-    s->logits = eng->logits + (size_t)slot * (size_t)eng->model.n_vocab;
+    s->line = eng->logits + (size_t)slot * (size_t)(1 + eng->plan.max_draft)
+                                * (size_t)eng->model.n_vocab;
+    s->logits = s->line;
     st = vq_seq_init(&s->seq, eng->plan.ctx, e);
+    if (!st && o->draft) st = start_drafting(s, e);
     if (!st && !(s->ids = vq_calloc(eng->plan.ctx, sizeof *s->ids)))
         st = vq_fail(e, VQ_ENOMEM, "out of memory");
     eng->slot[slot] = s;
@@ -47,8 +69,24 @@ void vq_session_close(vq_session *s)
     if (!s) return;
     s->eng->slot[s->slot] = NULL;
     vq_seq_clear(&s->eng->kv, &s->seq);
+    if (s->drafter) s->drafter->close(s->drafter);
     vq_free(s->ids);
     vq_free(s);
+}
+
+void vq_session_use_drafter(vq_session *s, vq_drafter *d)
+{
+    if (s->drafter) s->drafter->close(s->drafter);
+    s->drafter = d;
+    s->pace = (vq_pace){ .by = VQ_PACE_ALL };
+}
+
+/* The drafts that wait are of no use any more. */
+static void drop_ahead(vq_session *s)
+{
+    if (s->met == s->n_ahead) return;
+    s->met = s->n_ahead = 0;
+    vq_seq_truncate(&s->eng->kv, &s->seq, (uint32_t)s->done);
 }
 
 vq_status vq_session_check(const vq_session *s, vq_err *e)
@@ -123,10 +161,13 @@ vq_status vq_session_truncate(vq_session *s, size_t n, vq_err *e)
     if (st) return st;
     if (n > s->n) return vq_fail(e, VQ_EUSAGE, "cannot cut %zu ids to %zu", s->n, n);
     if (n < s->done) {
+        drop_ahead(s);
         s->done = n;
         s->has_logits = false;
         vq_seq_truncate(&s->eng->kv, &s->seq, (uint32_t)n);
+        vq_pace_forget(&s->pace);
     }
+    if (s->drafter && s->drafter->cut && n < s->n) s->drafter->cut(s->drafter, s->ids, n);
     s->n = n;
     s->finish = VQ_RUNNING;
     s->n_new = 0;
@@ -135,20 +176,65 @@ vq_status vq_session_truncate(vq_session *s, size_t n, vq_err *e)
 
 /* ---- computing ---- */
 
-/* Appends up to `room` queued ids of s as rows; the last queued one gets logits. */
+/* What is queued and was computed ahead is taken over. */
+static void take_ahead(vq_session *s)
+{
+    if (!s->drafter) return;
+    while (s->done < s->n) {
+        const int32_t id = s->ids[s->done];
+        vq_pace_meet(&s->pace, id);
+        if (s->met == s->n_ahead) break;
+        if (s->ahead[s->met] != id) {
+            drop_ahead(s);
+            break;
+        }
+        s->met++;
+        s->done++;
+        s->logits += s->eng->model.n_vocab;
+        s->stats.accepted++;
+    }
+}
+
+/* Asks for drafts behind the one queued id, at most `room`; what was chosen goes to s->ahead. */
+static int choose_drafts(vq_session *s, size_t room, bool alone)
+{
+    const vq_engine *eng = s->eng;
+    vq_pace *p = &s->pace;
+    if (!s->drafter || s->n - s->done != 1) return 0;
+    /* A pass with k drafts is good for k + 1 ids: no more than fit and are wanted. */
+    size_t left = eng->plan.ctx - s->n;
+    if (s->o.max_new && s->o.max_new - s->n_new < left) left = s->o.max_new - s->n_new;
+    if (room >= left) room = left ? left - 1 : 0;
+    if (room > (size_t)eng->plan.max_draft) room = (size_t)eng->plan.max_draft;
+    vq_noalloc_enter();
+    vq_pace_forget(p);
+    if (room) p->n = s->drafter->propose(s->drafter, s->ids, s->n, p->guess, (int)room);
+    for (int i = 0; i < p->n; i++)
+        if (p->guess[i].id < 0 || p->guess[i].id >= eng->model.n_vocab) p->n = i;
+    const int k = p->n && (alone || p->by != VQ_PACE_TIME) ? vq_pace_choose(p) : 0;
+    vq_noalloc_leave();
+    for (int i = 0; i < k; i++) s->ahead[i] = p->guess[i].id;
+    return k;
+}
+
+/* Appends up to `room` queued ids of s as rows, and the drafts chosen; the last queued one and they
+ * get logits. */
 static vq_status make_rows(vq_session *s, int at, size_t room, bool logits, vq_err *e)
 {
     vq_engine *eng = s->eng;
     const size_t left = s->n - s->done, n = left < room ? left : room;
+    const size_t all = n + (size_t)s->drafts;
+    float *line = s->line;
     s->rows = 0;
     if (!n) return VQ_OK;
-    if (!vq_seq_reserve(&eng->kv, &s->seq, (uint32_t)s->done, (uint32_t)(s->done + n)))
+    if (!vq_seq_reserve(&eng->kv, &s->seq, (uint32_t)s->done, (uint32_t)(s->done + all)))
         return vq_fail(e, VQ_ENOFIT, "the cache is full"); /* cannot be: see kv.c */
-    for (size_t i = 0; i < n; i++) {
-        const bool last = s->done + i + 1 == s->n;
+    for (size_t i = 0; i < all; i++) {
+        const bool wanted = logits && s->done + i + 1 >= s->n;
         eng->row[at + (int)i] = (vq_row){ .seq = &s->seq, .pos = (uint32_t)(s->done + i),
-                                          .token = s->ids[s->done + i],
-                                          .logits = logits && last ? s->logits : NULL };
+                                          .token = i < n ? s->ids[s->done + i] : s->ahead[i - n],
+                                          .logits = wanted ? line : NULL };
+        if (wanted) line += eng->model.n_vocab;
     }
     s->rows = (int)n;
     return VQ_OK;
@@ -162,6 +248,26 @@ static void take_rows(vq_session *s, const vq_row *row)
         s->bad = row[i].bad;
         s->bad_pos = row[i].pos;
     }
+}
+
+/* The queued ids were computed.  Drafts up to the first that is not finite wait. */
+static void take_pass(vq_session *s, const vq_row *row)
+{
+    s->done += (size_t)s->rows;
+    s->has_logits = s->done == s->n;
+    s->logits = s->line;
+    s->met = s->n_ahead = 0;
+    if (!s->drafts) return;
+    s->stats.verifications++;
+    s->stats.drafted += (uint64_t)s->drafts;
+    while (s->n_ahead < s->drafts && !row[s->rows + s->n_ahead].bad) s->n_ahead++;
+    if (s->n_ahead < s->drafts)
+        vq_seq_truncate(&s->eng->kv, &s->seq, (uint32_t)(s->done + (size_t)s->n_ahead));
+}
+
+static bool stopping(const vq_engine *eng)
+{
+    return atomic_load_explicit(&eng->stop, memory_order_relaxed) != 0;
 }
 
 static vq_status run_pass(vq_engine *eng, int n, vq_err *e)
@@ -178,7 +284,9 @@ static vq_status run_pass(vq_engine *eng, int n, vq_err *e)
 vq_status vq_step(vq_engine *eng, vq_session *const *s, int n, int chunk, size_t *left, vq_err *e)
 {
     const int most = chunk > 0 && chunk < eng->plan.max_rows ? chunk : eng->plan.max_rows;
-    int rows = 0;
+    size_t queued = 0;
+    int rows = 0, busy = 0;
+    vq_session *single = NULL;
     vq_status st = VQ_OK;
     *left = 0;
     for (int i = 0; i < n; i++) {
@@ -186,24 +294,39 @@ vq_status vq_step(vq_engine *eng, vq_session *const *s, int n, int chunk, size_t
         for (int j = 0; j < i; j++)
             if (s[j] == s[i]) return vq_fail(e, VQ_EUSAGE, "a session is listed twice");
     }
+    for (int i = 0; i < n; i++) {
+        s[i]->rows = s[i]->drafts = 0;
+        if (s[i]->bad || s[i]->n == s[i]->done) continue;
+        if (stopping(eng)) st = vq_fail(e, VQ_EINTR, "interrupted"); /* as a pass would find */
+        else take_ahead(s[i]);
+        queued += s[i]->n - s[i]->done;
+        if (s[i]->n > s[i]->done) {
+            busy++;
+            single = s[i];
+        }
+    }
+    /* Drafts take the rows that queued ids leave. */
+    size_t spare = queued < (size_t)most ? (size_t)most - queued : 0;
+    const bool timed = busy == 1 && single->drafter && single->pace.by == VQ_PACE_TIME;
+    const double start = timed ? vq_now() : 0;
     for (int i = 0; i < n && !st; i++) {
-        s[i]->rows = 0;
-        if (!s[i]->bad) st = make_rows(s[i], rows, (size_t)(most - rows), true, e);
-        rows += s[i]->rows;
+        if (s[i]->bad) continue;
+        s[i]->drafts = choose_drafts(s[i], spare, busy == 1);
+        spare -= (size_t)s[i]->drafts;
+        st = make_rows(s[i], rows, (size_t)(most - rows), true, e);
+        rows += s[i]->rows + s[i]->drafts;
     }
     if (!st && rows) st = run_pass(eng, rows, e);
+    if (!st && timed && queued == 1)
+        vq_pace_pass(&single->pace, rows, vq_now() - start);
     const vq_row *row = eng->row;
     const vq_session *ended = NULL;
     for (int i = 0; i < n; i++) {
         if (!st && s[i]->rows) {
             take_rows(s[i], row);
-            row += s[i]->rows;
-            if (!s[i]->bad) {
-                s[i]->done += (size_t)s[i]->rows;
-                s[i]->has_logits = s[i]->done == s[i]->n;
-            } else if (!ended) {
-                ended = s[i];
-            }
+            if (!s[i]->bad) take_pass(s[i], row);
+            else if (!ended) ended = s[i];
+            row += s[i]->rows + s[i]->drafts;
         }
         if (!s[i]->bad) *left += s[i]->n - s[i]->done;
     }
@@ -275,6 +398,7 @@ vq_status vq_session_next(vq_session *s, int32_t *id, vq_err *e)
     return VQ_OK;
 }
 
+vq_draft_stats vq_session_draft_stats(const vq_session *s) { return s->stats; }
 vq_finish vq_session_finished(const vq_session *s) { return s->finish; }
 size_t vq_session_len(const vq_session *s) { return s->n; }
 const int32_t *vq_session_ids(const vq_session *s) { return s->ids; }
@@ -300,7 +424,7 @@ static vq_status give_rows(vq_session *s, float *buf, vq_logits_fn *row, void *c
         for (int j = 0; !st && j < m; j++)
             st = row(ctx, eng->row[i + j].pos, buf + (size_t)j * vocab, e);
         if (st) return st;
-        if (i + m == n) memcpy(s->logits, buf + (size_t)(m - 1) * vocab, vocab * sizeof *buf);
+        if (i + m == n) memcpy(s->line, buf + (size_t)(m - 1) * vocab, vocab * sizeof *buf);
     }
     return VQ_OK;
 }
@@ -311,6 +435,8 @@ static vq_status all_logits(vq_session *s, int chunk, float *buf, vq_logits_fn *
     vq_engine *eng = s->eng;
     const size_t from = s->done, total = s->n - from;
     const int most = chunk > 0 && chunk < eng->plan.max_rows ? chunk : eng->plan.max_rows;
+    drop_ahead(s);
+    s->drafts = 0;
     while (s->done < s->n) {
         vq_status st = make_rows(s, 0, (size_t)most, !buf, e);
         if (!st) st = run_pass(eng, s->rows, e);
@@ -319,8 +445,7 @@ static vq_status all_logits(vq_session *s, int chunk, float *buf, vq_logits_fn *
         st = vq_session_check(s, e);
         if (!st && buf) st = give_rows(s, buf, row, ctx, e);
         if (st) return st;
-        s->done += (size_t)s->rows;
-        s->has_logits = s->done == s->n;
+        take_pass(s, eng->row);
         st = tell(s, s->done - from, total, e);
         if (st && s->done < s->n) return st;
     }
@@ -353,6 +478,7 @@ vq_status vq_session_pad(vq_session *s, size_t n, vq_err *e)
     vq_engine *eng = s->eng;
     if (n < s->n || s->done < s->n || n > eng->plan.ctx)
         return vq_fail(e, VQ_EUSAGE, "cannot pad %zu ids to %zu", s->n, n);
+    drop_ahead(s);
     const int first = s->seq.n;
     if (!vq_seq_reserve(&eng->kv, &s->seq, (uint32_t)s->n, (uint32_t)n))
         return vq_fail(e, VQ_ENOFIT, "the cache is full");

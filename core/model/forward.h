@@ -24,16 +24,17 @@ typedef struct vq_row {
 
 typedef struct vq_plan {    /* memory, decided before the first token */
     int threads, max_sessions, n_block;
+    int max_draft;          /* rows of drafts of a session in one pass, 0: it cannot draft */
     int rows_wanted, max_rows; /* of one pass; not more than all contexts together have positions */
     uint32_t ctx;           /* positions per sequence */
     q_kv kv_type;
     size_t part_slots;      /* pieces x heads of split attention that fit, see attn.c */
     uint64_t kv_bytes, scratch_bytes;
-    uint64_t session_bytes; /* logits, ids and sampling of all sessions */
+    uint64_t session_bytes; /* logits, ids, drafts and sampling of all sessions */
 } vq_plan;
 
 typedef struct vq_plan_want {
-    int threads, max_rows, max_sessions;
+    int threads, max_rows, max_sessions, max_draft;
     uint32_t ctx;           /* 0: choose */
     q_kv kv_type;
     uint64_t available;     /* bytes */

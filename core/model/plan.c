@@ -12,7 +12,8 @@
 enum {
     CTX_DEFAULT = 36864, /* a long answer of an R1 (32768) and its prompt */
     CTX_LEAST = 256,     /* below one block no default makes sense */
-    SPLIT_ROWS = 8       /* rows whose pieces may be split at full depth: drafts, small batches */
+    SPLIT_ROWS = 8,      /* rows whose pieces may be split at full depth: drafts, small batches */
+    DRAFT_TABLE = 1 << 18 /* bytes of a drafter beside 4 per position (engine/draft_ngram.c) */
 };
 static const size_t SPLIT_BYTES = 16u << 20; /* beyond one row: what split attention may take */
 
@@ -170,9 +171,12 @@ static void size_up(vq_plan *p, const vq_model *m, size_t block_bytes)
     p->n_block = (int)pieces * p->max_sessions;
     p->kv_bytes = (uint64_t)p->n_block * block_bytes;
     p->scratch_bytes = vq_fw_bytes(m, p);
-    /* Per session logits and ids; once the sampler's probabilities and two sort buffers. */
-    p->session_bytes = (uint64_t)p->max_sessions * ((uint64_t)m->n_vocab * 4 + (uint64_t)p->ctx * 4)
-                     + (uint64_t)m->n_ids * 20;
+    /* Per session logits and ids, for drafts a line of logits each and what their maker remembers;
+     * once the sampler's probabilities and two sort buffers. */
+    uint64_t session = (uint64_t)m->n_vocab * 4 * (uint64_t)(1 + p->max_draft)
+                     + (uint64_t)p->ctx * 4;
+    if (p->max_draft) session += (uint64_t)p->ctx * 4 + DRAFT_TABLE;
+    p->session_bytes = (uint64_t)p->max_sessions * session + (uint64_t)m->n_ids * 20;
 }
 
 static uint64_t total_bytes(const vq_plan *p)
@@ -231,6 +235,7 @@ vq_status vq_plan_make(vq_plan *p, const vq_model *m, const vq_plan_want *w, vq_
     *p = (vq_plan){ .threads = w->threads,
                     .rows_wanted = w->max_rows,
                     .max_sessions = w->max_sessions,
+                    .max_draft = w->max_draft,
                     .ctx = w->ctx,
                     .kv_type = w->kv_type };
     if (w->ctx > limit)
