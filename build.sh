@@ -26,7 +26,7 @@ CC=${CC:-cc}
 BUILD=${BUILD:-build}
 JOBS=${JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
 RUN=${VQ_RUN:-}
-ISAS="avx2 avxvnni avx512vnni shani dotprod i8mm armsha2" # suffixes of files with own flags
+ISAS="avx2 avxvnni avx512vnni amx shani dotprod i8mm armsha2" # suffixes of files with own flags
 export LC_ALL=C
 
 say() { printf '%s\n' "$*" >&2; }
@@ -94,6 +94,8 @@ probe() { # sets CPU, BASE, LINK, DEPS and ISA_* ; cached in $BUILD/probe/flags
         isa avxvnni immintrin.h -mavx2 -mfma -mf16c -mavxvnni
         isa avx512vnni immintrin.h -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl \
             -mavx512dq -mavx512vnni
+        isa amx immintrin.h -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq \
+            -mavx512vnni -mamx-tile -mamx-int8
         isa shani immintrin.h -msha -msse4.1 ;;
     aarch64)
         isa dotprod arm_neon.h -march=armv8.2-a+dotprod

@@ -8,6 +8,22 @@
 
 #include <cpuid.h>
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+
+extern long syscall(long number, ...); /* unistd.h hides it from plain C11 */
+
+/* Linux gives the 8 KB of AMX state to processes that ask before the first use.  Asking again is
+ * harmless; all threads are meant, also those that run already. */
+static bool amx_allowed(void)
+{
+    enum { REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, (long)REQ_XCOMP_PERM, (long)XTILEDATA) == 0;
+}
+#else
+static bool amx_allowed(void) { return false; } /* each system asks in its own way, or not at all */
+#endif
+
 /* Which register files the OS saves: without it AVX state is lost at the next switch. */
 static uint64_t xgetbv0(void)
 {
@@ -20,13 +36,14 @@ static bool has(uint32_t reg, uint32_t bits) { return (reg & bits) == bits; }
 
 uint32_t q_cpu_detect(void)
 {
-    uint32_t a, b, c, d, b7 = 0, c7 = 0, a71 = 0, r = 0;
+    uint32_t a, b, c, d, b7 = 0, c7 = 0, d7 = 0, a71 = 0, r = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
     const uint32_t c1 = c;
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
         const uint32_t leaves = a;
         b7 = b;
         c7 = c;
+        d7 = d;
         if (leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) a71 = a;
     }
     if (has(b7, 1u << 29) && has(c1, 1u << 9 | 1u << 19)) r |= Q_CPU_SHANI; /* SHA, SSSE3, SSE4.1 */
@@ -40,6 +57,9 @@ uint32_t q_cpu_detect(void)
     if ((os & 0xe6) == 0xe6 && has(c7, 1u << 11) &&                         /* opmask, zmm; VNNI */
         has(b7, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31))                 /* F DQ BW VL */
         r |= Q_CPU_AVX512VNNI;
+    if (r & Q_CPU_AVX512VNNI && has(d7, 1u << 24 | 1u << 25) && (os >> 17 & 3) == 3 /* TILE INT8 */
+        && amx_allowed())
+        r |= Q_CPU_AMX;
     return r;
 }
 

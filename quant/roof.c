@@ -48,6 +48,7 @@ void q_roof_make(q_roof *r, const char *level)
         if (!strcmp(names[i], "avx2")) q_roof_avx2(r);
         if (!strcmp(names[i], "avxvnni")) q_roof_avxvnni(r);
         if (!strcmp(names[i], "avx512vnni")) q_roof_avx512vnni(r);
+        if (!strcmp(names[i], "amx")) q_roof_amx(r);
         if (!strcmp(names[i], "neon")) q_roof_neon(r);
         if (!strcmp(names[i], "dotprod")) q_roof_dotprod(r);
         if (level && !strcmp(names[i], level)) break;

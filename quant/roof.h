@@ -25,6 +25,7 @@ void q_roof_make(q_roof *r, const char *level);
 bool q_roof_avx2(q_roof *r);
 bool q_roof_avxvnni(q_roof *r);
 bool q_roof_avx512vnni(q_roof *r);
+bool q_roof_amx(q_roof *r);
 bool q_roof_neon(q_roof *r);
 bool q_roof_dotprod(q_roof *r);
 

@@ -9,6 +9,7 @@
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
     defined(__AVX512DQ__) && defined(__AVX512VNNI__)
 
+#include "quant/x86/gemm_avx512vnni.h"
 #include "quant/x86/panel_avx512vnni.h"
 #include "quant/x86/tile_avx512vnni.h"
 
@@ -83,32 +84,46 @@ Q_INLINE void gemm_a8(const int type, float *y, size_t ldy, const void *w, int n
     }
 }
 
-static void gemm_l8_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
-                               int m, void *tmp)
+Q_INLINE void gemm_any(const int type, float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                       int m0, int m, void *tmp)
 {
-    if (m >= PANEL_MIN) q_panel_avx512vnni(Q_L8, y, ldy, w, n, x, m0, m, tmp);
-    else gemm_a8(Q_L8, y, ldy, w, n, x, m0, m);
+    if (m >= PANEL_MIN) q_panel_avx512vnni(type, y, ldy, w, n, x, m0, m, tmp);
+    else gemm_a8(type, y, ldy, w, n, x, m0, m);
 }
 
-static void gemm_l6_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
-                               int m, void *tmp)
+void q_gemm_avx512vnni(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                       int m0, int m, void *tmp)
 {
-    if (m >= PANEL_MIN) q_panel_avx512vnni(Q_L6, y, ldy, w, n, x, m0, m, tmp);
-    else gemm_a8(Q_L6, y, ldy, w, n, x, m0, m);
+    switch (type) {
+    case Q_L8: gemm_any(Q_L8, y, ldy, w, n, x, m0, m, tmp); break;
+    case Q_L6: gemm_any(Q_L6, y, ldy, w, n, x, m0, m, tmp); break;
+    case Q_N4: gemm_any(Q_N4, y, ldy, w, n, x, m0, m, tmp); break;
+    default: gemm_any(Q_N4S, y, ldy, w, n, x, m0, m, tmp); break;
+    }
 }
 
-static void gemm_n4_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
-                               int m, void *tmp)
+static void gemm_l8_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                               int m0, int m, void *tmp)
 {
-    if (m >= PANEL_MIN) q_panel_avx512vnni(Q_N4, y, ldy, w, n, x, m0, m, tmp);
-    else gemm_a8(Q_N4, y, ldy, w, n, x, m0, m);
+    q_gemm_avx512vnni(Q_L8, y, ldy, w, n, x, m0, m, tmp);
 }
 
-static void gemm_n4s_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
-                                int m, void *tmp)
+static void gemm_l6_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                               int m0, int m, void *tmp)
 {
-    if (m >= PANEL_MIN) q_panel_avx512vnni(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
-    else gemm_a8(Q_N4S, y, ldy, w, n, x, m0, m);
+    q_gemm_avx512vnni(Q_L6, y, ldy, w, n, x, m0, m, tmp);
+}
+
+static void gemm_n4_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                               int m0, int m, void *tmp)
+{
+    q_gemm_avx512vnni(Q_N4, y, ldy, w, n, x, m0, m, tmp);
+}
+
+static void gemm_n4s_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                                int m0, int m, void *tmp)
+{
+    q_gemm_avx512vnni(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
 }
 
 /* ---- float weights ---- */
