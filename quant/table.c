@@ -18,7 +18,7 @@ static const struct level {
     { "avxvnni", Q_CPU_AVXVNNI, { q_fill_gemm_avxvnni, q_fill_attn_avxvnni } },
     { "avx512vnni", Q_CPU_AVX512VNNI,
       { q_fill_gemm_avx512vnni, q_fill_attn_avx512vnni, q_fill_vec_avx512vnni } },
-    { "amx", Q_CPU_AMX, { q_fill_gemm_amx } },
+    { "amx", Q_CPU_AMX, { q_fill_gemm_amx, q_fill_attn_amx } },
     { "neon", Q_CPU_NEON,
       { q_fill_vec_neon, q_fill_gemmf_neon, q_fill_gemm_neon, q_fill_attn_neon } },
     { "dotprod", Q_CPU_DOTPROD, { q_fill_gemm_dotprod, q_fill_attn_dotprod } },

@@ -19,6 +19,7 @@ bool q_fill_gemm_avx512vnni(q_kern *t);
 bool q_fill_attn_avx512vnni(q_kern *t);
 bool q_fill_vec_avx512vnni(q_kern *t);
 bool q_fill_gemm_amx(q_kern *t);
+bool q_fill_attn_amx(q_kern *t);
 bool q_fill_sha_shani(q_kern *t);
 /* arm/ */
 bool q_fill_vec_neon(q_kern *t);

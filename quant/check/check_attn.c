@@ -71,7 +71,7 @@ void qc_attn_qk8(qc *c)
     static const int groups[] = { 1, 2, 3, 15, 16 };
     int turn = 0;
     for (int i = 0; i < N_DIMS; i++)
-        for (int m = 1; m <= 17; m += m < 9 ? 1 : 8, turn++)
+        for (int m = 1; m <= 33; m += m < 9 ? 1 : 8, turn++)
             one_qk(c, dims[i], groups[turn % 5], m, turn % 2, turn % QC_W_FILLS,
                    turn / 2 % QC_A_FILLS);
 
@@ -164,10 +164,10 @@ static void check_pv(qc *c, pv_of *pv, q_kv kv)
     static const int lens[] = { 256, 1, 2, 63, 64, 65, 127, 128, 129, 200, 255 };
     int turn = 0;
     for (int i = 0; i < N_DIMS; i++) {
-        for (int m = 1; m <= 17; m += m < 9 ? 1 : 8, turn++) {
+        for (int m = 1; m <= 33; m += m < 9 ? 1 : 8, turn++) {
             const int hd = dims[i], fill = turn % QC_FILLS;
             qc_case(c, "hd=%d m=%d e=%s", hd, m, qc_fill_name[fill]);
-            int nvis[17], max = 0;
+            int nvis[33], max = 0;
             for (int j = 0; j < m; j++) {
                 nvis[j] = lens[(turn + j) % 11];
                 max = nvis[j] > max ? nvis[j] : max;

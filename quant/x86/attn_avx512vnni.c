@@ -8,6 +8,7 @@
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
     defined(__AVX512DQ__) && defined(__AVX512VNNI__)
 
+#include "quant/x86/attn_avx512vnni.h"
 #include "quant/x86/attn_body.h"
 #include "quant/x86/tile_avx512vnni.h"
 
@@ -150,6 +151,18 @@ static int attn_pv8_avx512vnni(float *o, size_t ldo, const void *vblk, int hd, c
         }
     }
     return bad;
+}
+
+void q_attn_qk8_avx512vnni(float *s, size_t lds, const void *kblk, int ng, const q_acts *q2,
+                           int m0, int m, float scale)
+{
+    attn_qk8_avx512vnni(s, lds, kblk, ng, q2, m0, m, scale);
+}
+
+int q_attn_pv8_avx512vnni(float *o, size_t ldo, const void *vblk, int hd, const float *e,
+                          size_t lde, const int *nvis, int m)
+{
+    return attn_pv8_avx512vnni(o, ldo, vblk, hd, e, lde, nvis, m);
 }
 
 bool q_fill_attn_avx512vnni(q_kern *t)
