@@ -12,7 +12,8 @@
 enum {
     VQ_SMALL = 4,             /* rows up to which every thread prepares inputs for itself ... */
     VQ_SMALL_WORK = 32768,    /* ... and rows x hidden: some 2 us, a barrier's price */
-    VQ_TB = 128,              /* rows per matrix job: codes and panel stay in L2 (kernels.md 5.4) */
+    VQ_TB = 256,              /* rows per matrix job: a K block of their codes (200 KB) stays in L2,
+                               * and unpacking a panel is shared by that many */
     VQ_JOB_ROWS = 128,        /* outputs of the widest job that is not bound to heads */
     VQ_JOB_BYTES = 48 * 1024, /* weights of a decode job: 16-64 KB (kernels.md 7.3) */
     VQ_ATTN_Q = 64            /* query heads that one attention job takes together */
