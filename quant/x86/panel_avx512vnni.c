@@ -1,22 +1,26 @@
 /* panel_avx512vnni.c - matrix times many tokens on AVX-512 VNNI.
  *
- * Two row groups by 12 tiles are unpacked once (u8 codes, widened sub-scales: exact, 30 KB) and
+ * Two row groups by 8 tiles are unpacked once (u8 codes, widened sub-scales: exact, 25 KB) and
  * stay in L1 while the activations of all tokens stream past in blocks; f waits in y between K
- * blocks.  K blocks are the outer loop, so the slice of activations (768 B per token) stays in L2
+ * blocks.  K blocks are the outer loop, so the slice of activations (512 B per token) stays in L2
  * for all row groups of the call.
  *
- * What limits the loop: every multiplication, vpdpbusd or other, goes through the same two ports
- * (Zen 5, measured).  16 dot products, 4 (N4s: 2) products with sub-scales and one fma per 64 k
- * make 76 % (84 %) of the dot products' own peak the most there is, and operations that may take
- * any port cost part of it.  So sub-blocks are scaled in float, where fma adds for nothing.  That
- * is exact: a sub-block sum is at most 16 * 32 * 127 = 65024, times 127 and two of them
- * 16,516,096 < 2^24, and the one addition of two such pairs rounds their true sum once, as the
- * conversion of an int32 z would.  (N4s: one product of 130048 * 127 < 2^24, then one fma.)  L8
- * sums are too large for that: vpmulld.
+ * What limits the loop: every operation on zmm registers goes through the same two ports (Golden
+ * Cove; on Zen 5 the multiplications do), so all that counts is how few there are beside the 16 dot
+ * products of a tile.  Sub-scales are applied in float, exactly, and without converting: a sum that
+ * also starts at the bits of 1.5 * 2^23 is, read as a float, 1.5 * 2^23 + sum, and
+ *   fma(1.5 * 2^23 + sum, s, -1.5 * 2^23 * s) = sum * s   while |sum| < 2^22, |sum * s| < 2^24.
+ *   N4, L6: |sum| <= 16 * 32 * 127 = 65024; two products add to at most 16,516,096 < 2^24, so pairs
+ *     are exact, and the one addition of two pairs rounds their true sum once, as the conversion of
+ *     an int32 z would.  16 of 24 operations are dot products: 67 % is the most there is.
+ *   N4s: |sum| <= 130048, one product so and one whose fma rounds.  16 of 20: 80 %.
+ *   L8: too large for that: vpmulld, two operations.  16 of 29: 55 %.
  *
- * Tried and slower: two sub-block sums packed as int16 for one vpdpwssd (fewer products, but the
- * packing and its overflow check took the ports back, 102 cycles per tile for 86); 2 groups x 6
- * tokens and 3 x 4 for N4 (no registers left). */
+ * Tried and slower: two sub-block sums packed as int16 for one vpdpwssd (the packing takes back
+ * what the product saves); vpdpwssd on single sums of N4, right while 32 * sum of |a| < 2^15 (22
+ * operations, but codes of normal inputs pass that in one block of 4 tokens in four, and the branch
+ * and the search for them took it back: 165 GMAC/s for 220 without them); 2 groups x 6 tokens and
+ * 3 x 4 for N4 (no registers left). */
 #include "quant/x86/panel_avx512vnni.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
@@ -28,15 +32,16 @@
 
 enum {
     PANEL_R = 2,     /* row groups */
-    PANEL_T = 12,    /* tiles */
+    PANEL_T = 8,     /* tiles: 25 KB unpacked */
     PANEL_M = 6,     /* most tokens of a block */
-    PANEL_MAX = 256  /* tokens of one pass: their activations (200 KB) and y stay in L2 */
+    PANEL_MAX = 256  /* tokens of one pass: their activations (130 KB) and y stay in L2 */
 };
 
 typedef struct panel {
     uint8_t code[PANEL_T][PANEL_R][16 * 64]; /* biased, line = chunk */
-    int32_t scale[PANEL_T][PANEL_R][4][16];  /* f32 bits for the float loops, int32 for L8 */
-    int32_t start[PANEL_T * PANEL_MAX * 4];  /* (12, m, 4 or 2): of the accumulators, -bias * sum */
+    float scale[PANEL_T][PANEL_R][4][16];    /* int32 for L8 */
+    float back[PANEL_T][PANEL_R][4][16];     /* -1.5 * 2^23 * scale; not for L8 */
+    int32_t start[PANEL_T * PANEL_MAX * 4];  /* (8, m, 4 or 2): of the accumulators */
 } panel;
 static_assert(sizeof(panel) <= Q_TMP, "the panel must fit the scratch of a gemm");
 
@@ -55,11 +60,29 @@ typedef struct block {
     size_t ld_start;        /* from tile to tile */
 } block;
 
+enum { MAGIC_BITS = 0x4B400000 }; /* of 1.5 * 2^23 */
+
+Q_INLINE void unpack_scales(const int type, float scale[4][16], float back[4][16],
+                            const int8_t *s8)
+{
+    const int lines = type == Q_N4S ? 2 : 4;
+    Q_UNROLL
+    for (int s = 0; s < lines; s++) {
+        const __m512i i = _mm512_cvtepi8_epi32(_mm_load_si128((const __m128i *)(s8 + 16 * s)));
+        const __m512 e = _mm512_cvtepi32_ps(i);
+        if (type == Q_L8) {
+            _mm512_store_si512(scale[s], i);
+        } else {
+            _mm512_store_ps(scale[s], e);
+            _mm512_store_ps(back[s], _mm512_mul_ps(e, _mm512_set1_ps(-12582912.0f)));
+        }
+    }
+}
+
 Q_INLINE void unpack_group(const int type, panel *p, int r, const uint8_t *w, int nt)
 {
     const __m512i grid = grid_biased();
     const bool wide = type == Q_N4S;
-    const int lines = wide ? 2 : 4;
     for (int t = 0; t < nt; t++) {
         const int half = wide ? t & 1 : 0;
         const int8_t *s8 = (const int8_t *)w + 32 * half;
@@ -67,12 +90,7 @@ Q_INLINE void unpack_group(const int type, panel *p, int r, const uint8_t *w, in
         Q_UNROLL
         for (int c = 0; c < 16; c++)
             _mm512_store_si512(p->code[t][r] + 64 * c, chunk_u8(type, planes, c / 4, c % 4, grid));
-        Q_UNROLL
-        for (int s = 0; s < lines; s++) {
-            __m512i e = _mm512_cvtepi8_epi32(_mm_load_si128((const __m128i *)(s8 + 16 * s)));
-            if (type != Q_L8) e = _mm512_castps_si512(_mm512_cvtepi32_ps(e));
-            _mm512_store_si512(p->scale[t][r][s], e);
-        }
+        unpack_scales(type, p->scale[t][r], p->back[t][r], s8);
         if (!wide || half) w += 64 + (size_t)plane_bytes(type) * (wide ? 2 : 1);
     }
 }
@@ -81,17 +99,22 @@ Q_INLINE void unpack_group(const int type, panel *p, int r, const uint8_t *w, in
 Q_INLINE void make_start(const int type, panel *p, const q_acts *x, int t0, int nt, int m0, int m)
 {
     const unsigned shift = (unsigned)bias_shift(type);
+    const __m512i magic = _mm512_set1_epi32(MAGIC_BITS);
+    /* Of the two sums of a tile that N4s has, only the first. */
+    const __m512i first = _mm512_maskz_set1_epi64(0x55, MAGIC_BITS);
     int32_t *out = p->start;
     for (int t = t0; t < t0 + nt; t++) {
         const int32_t *nsum = x->nsum + 4 * ((size_t)t * (size_t)x->M + (size_t)m0);
         for (int i = 0; i < 4 * m; i += 16) {
             const __mmask16 some = v16_first(4 * m - i < 16 ? 4 * m - i : 16);
-            const __m512i v = _mm512_slli_epi32(_mm512_maskz_loadu_epi32(some, nsum + i), shift);
+            __m512i v = _mm512_slli_epi32(_mm512_maskz_loadu_epi32(some, nsum + i), shift);
             if (type == Q_N4S) { /* neighbours added */
                 const __mmask8 half = (__mmask8)v16_first(2 * m - i / 2 < 8 ? 2 * m - i / 2 : 8);
-                const __m512i two = _mm512_add_epi32(v, _mm512_srli_epi64(v, 32));
+                __m512i two = _mm512_add_epi32(v, _mm512_srli_epi64(v, 32));
+                two = _mm512_add_epi32(two, first);
                 _mm256_mask_storeu_epi32(out + i / 2, half, _mm512_cvtepi64_epi32(two));
             } else {
+                if (type != Q_L8) v = _mm512_add_epi32(v, magic);
                 _mm512_mask_storeu_epi32(out + i, some, v);
             }
         }
@@ -207,22 +230,6 @@ Q_INLINE void block_int(const int M, const panel *p, int nt, const block *b)
     store_f(M, f, b);
 }
 
-/* z of a pair of sub-blocks: first sets it, the second adds. */
-Q_INLINE void scale_block(const int M, const bool first, __m512 z[PANEL_R][PANEL_M],
-                          __m512i acc[PANEL_R][PANEL_M], const int32_t scale[PANEL_R][4][16],
-                          const int s)
-{
-    Q_UNROLL
-    for (int r = 0; r < PANEL_R; r++) {
-        const __m512 e = _mm512_load_ps((const float *)(const void *)scale[r][s]);
-        Q_UNROLL
-        for (int m = 0; m < M; m++) {
-            const __m512 a = _mm512_cvtepi32_ps(acc[r][m]);
-            z[r][m] = first ? _mm512_mul_ps(a, e) : _mm512_fmadd_ps(a, e, z[r][m]);
-        }
-    }
-}
-
 /* N4, L6: sub-blocks of 16 k, two exact pairs. */
 Q_INLINE void block_16(const int M, const panel *p, int nt, const block *b)
 {
@@ -239,7 +246,18 @@ Q_INLINE void block_16(const int M, const panel *p, int nt, const block *b)
         for (int s = 0; s < 4; s++) {
             begin(M, s, 4, acc, start);
             dot(M, 4 * s, 4, acc, p->code[t], q);
-            scale_block(M, s % 2 == 0, z[s / 2], acc, p->scale[t], s);
+            Q_UNROLL
+            for (int r = 0; r < PANEL_R; r++) {
+                const __m512 e = _mm512_load_ps(p->scale[t][r][s]);
+                const __m512 back = _mm512_load_ps(p->back[t][r][s]);
+                Q_UNROLL
+                for (int m = 0; m < M; m++) {
+                    const __m512 x = _mm512_fmadd_ps(_mm512_castsi512_ps(acc[r][m]), e, back);
+                    __m512 *pair = &z[s / 2][r][m];
+                    *pair = s % 2 ? _mm512_add_ps(*pair, x) : x;
+                    __asm__("" : "+v"(*pair)); /* keep the order: fewer registers are live */
+                }
+            }
         }
         Q_UNROLL
         for (int m = 0; m < M; m++) {
@@ -270,7 +288,18 @@ Q_INLINE void block_32(const int M, const panel *p, int nt, const block *b)
         for (int s = 0; s < 2; s++) {
             begin(M, s, 2, acc, start);
             dot(M, 8 * s, 8, acc, p->code[t], q);
-            scale_block(M, s == 0, z, acc, p->scale[t], s);
+            Q_UNROLL
+            for (int r = 0; r < PANEL_R; r++) {
+                const __m512 e = _mm512_load_ps(p->scale[t][r][s]);
+                const __m512 back = _mm512_load_ps(p->back[t][r][0]);
+                Q_UNROLL
+                for (int m = 0; m < M; m++) {
+                    const __m512i a = acc[r][m];
+                    z[r][m] = s ? _mm512_fmadd_ps(_mm512_cvtepi32_ps(a), e, z[r][m])
+                                : _mm512_fmadd_ps(_mm512_castsi512_ps(a), e, back);
+                    __asm__("" : "+v"(z[r][m]));
+                }
+            }
         }
         Q_UNROLL
         for (int m = 0; m < M; m++) {
