@@ -1,5 +1,5 @@
 /* attn_body.h - the parts of attention that are plain 16-lane float work: softmax of a piece, float
- * values, merging, output, and the writing of the int8 cache.  The two integer products are in
+ * values, merging, output, and the writing of the caches.  The two integer products are in
  * attn_<isa>.c, which compile this once each.
  *
  * Lanes are dims or positions; no sum is split, so the order is that of quant.h on every ISA. */
@@ -71,6 +71,68 @@ static int put_v8_v16(void *blk, int p, const float *x, int hd)
         }
     }
     return 0;
+}
+
+/* ---- appending to the float cache ---- */
+
+/* Sixteen floats as bf16, round to nearest even; what is not finite ends in an error anyway. */
+Q_INLINE v16i bf16_bits(v16f x)
+{
+    const v16i b = v16_bits(x), odd = v16i_and(v16i_shr16(b), v16i_set1(1));
+    return v16i_shr16(v16i_add(v16i_add(b, v16i_set1(0x7fff)), odd));
+}
+
+/* K: a position is one lane of every line, so its values go to lines 64 bytes apart. */
+Q_INLINE int put_k_float(const q_kv type, void *blk, int p, const float *x, int hd)
+{
+    const int id = type == Q_KV_F32 ? Q_F32 : Q_BF16, end = (hd + 63) / 64 * 64;
+    uint8_t *lane = (uint8_t *)blk + (size_t)(p / Q_ROWS) * q_group_bytes(id, hd)
+                    + 4 * (size_t)(p % Q_ROWS);
+    v16i top = v16i_set1(0);
+    for (int i = 0; i < end; i += 16) {
+        const v16f v = i < hd ? v16_load_n(x + i, lanes_at(i, hd)) : v16_zero();
+        top = v16i_maxu(top, v16_abs_bits(v));
+        uint32_t four[16];
+        const int lines = type == Q_KV_F32 ? 16 : 8;
+        if (type == Q_KV_F32) v16_store((float *)(void *)four, v);
+        else v16i_store_u16((uint16_t *)(void *)four, bf16_bits(v));
+        for (int j = 0; j < lines; j++, lane += 64) __builtin_memcpy(lane, &four[j], 4);
+    }
+    return v16i_hmaxu(top) > FINITE_MAX;
+}
+
+/* V: rows of whole sixteens. */
+Q_INLINE int put_v_float(const q_kv type, void *blk, int p, const float *x, int hd)
+{
+    const size_t row = (size_t)p * (((size_t)hd + 15) / 16 * 16);
+    v16i top = v16i_set1(0);
+    for (int i = 0; i < hd; i += 16) {
+        const v16f v = v16_load_n(x + i, lanes_at(i, hd));
+        top = v16i_maxu(top, v16_abs_bits(v));
+        if (type == Q_KV_F32) v16_store((float *)blk + row + i, v);
+        else v16i_store_u16((uint16_t *)blk + row + i, bf16_bits(v));
+    }
+    return v16i_hmaxu(top) > FINITE_MAX;
+}
+
+static int put_kf32_v16(void *blk, int p, const float *x, int hd)
+{
+    return put_k_float(Q_KV_F32, blk, p, x, hd);
+}
+
+static int put_kbf16_v16(void *blk, int p, const float *x, int hd)
+{
+    return put_k_float(Q_KV_BF16, blk, p, x, hd);
+}
+
+static int put_vf32_v16(void *blk, int p, const float *x, int hd)
+{
+    return put_v_float(Q_KV_F32, blk, p, x, hd);
+}
+
+static int put_vbf16_v16(void *blk, int p, const float *x, int hd)
+{
+    return put_v_float(Q_KV_BF16, blk, p, x, hd);
 }
 
 /* ---- softmax of a piece ---- */
@@ -241,6 +303,10 @@ Q_INLINE void fill_attn(q_kern *t)
 {
     t->put_k8 = put_k8_v16;
     t->put_v8 = put_v8_v16;
+    t->put_kf32 = put_kf32_v16;
+    t->put_vf32 = put_vf32_v16;
+    t->put_kbf16 = put_kbf16_v16;
+    t->put_vbf16 = put_vbf16_v16;
     t->attn_soft = attn_soft_v16;
     t->attn_pvf32 = attn_pvf32_v16;
     t->attn_pvbf16 = attn_pvbf16_v16;

@@ -76,6 +76,9 @@ Q_INLINE v16i v16i_add(v16i a, v16i b) { return (v16i){ _mm512_add_epi32(a.v, b.
 Q_INLINE v16i v16i_sub(v16i a, v16i b) { return (v16i){ _mm512_sub_epi32(a.v, b.v) }; }
 Q_INLINE v16i v16i_mul(v16i a, v16i b) { return (v16i){ _mm512_mullo_epi32(a.v, b.v) }; }
 Q_INLINE v16i v16i_shr24(v16i a) { return (v16i){ _mm512_srli_epi32(a.v, 24) }; }
+Q_INLINE v16i v16i_shr16(v16i a) { return (v16i){ _mm512_srli_epi32(a.v, 16) }; }
+Q_INLINE v16i v16i_and(v16i a, v16i b) { return (v16i){ _mm512_and_si512(a.v, b.v) }; }
+Q_INLINE v16i v16_bits(v16f x) { return (v16i){ _mm512_castps_si512(x.v) }; }
 Q_INLINE v16i v16i_maxu(v16i a, v16i b) { return (v16i){ _mm512_max_epu32(a.v, b.v) }; }
 Q_INLINE v16i v16i_clamp(v16i a, v16i lo, v16i hi)
 {
@@ -111,6 +114,11 @@ Q_INLINE __m256 v16_low(v16f x) { return _mm512_castps512_ps256(x.v); }
 Q_INLINE __m256 v16_high(v16f x) { return _mm512_extractf32x8_ps(x.v, 1); }
 Q_INLINE uint32_t v16i_hmaxu(v16i x) { return _mm512_reduce_max_epu32(x.v); }
 
+/* Sixteen numbers of 0..65535 as 16-bit words. */
+Q_INLINE void v16i_store_u16(uint16_t *p, v16i x)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(x.v));
+}
 /* Sixteen codes of -128..127 as bytes. */
 Q_INLINE __m128i v16i_bytes(v16i x) { return _mm512_cvtepi32_epi8(x.v); }
 /* One tile of codes: 64 bytes to q, minus the sum of each sixteen to nsum. */
@@ -251,6 +259,18 @@ Q_INLINE v16i v16i_shr24(v16i a)
 {
     return (v16i){ _mm256_srli_epi32(a.a, 24), _mm256_srli_epi32(a.b, 24) };
 }
+Q_INLINE v16i v16i_shr16(v16i a)
+{
+    return (v16i){ _mm256_srli_epi32(a.a, 16), _mm256_srli_epi32(a.b, 16) };
+}
+Q_INLINE v16i v16i_and(v16i a, v16i b)
+{
+    return (v16i){ _mm256_and_si256(a.a, b.a), _mm256_and_si256(a.b, b.b) };
+}
+Q_INLINE v16i v16_bits(v16f x)
+{
+    return (v16i){ _mm256_castps_si256(x.a), _mm256_castps_si256(x.b) };
+}
 Q_INLINE v16i v16i_maxu(v16i a, v16i b)
 {
     return (v16i){ _mm256_max_epu32(a.a, b.a), _mm256_max_epu32(a.b, b.b) };
@@ -321,6 +341,12 @@ Q_INLINE __m256i v16i_bytes2(v16i x, v16i y)
 }
 /* Sixteen codes of -128..127 as bytes. */
 Q_INLINE __m128i v16i_bytes(v16i x) { return _mm256_castsi256_si128(v16i_bytes2(x, x)); }
+/* Sixteen numbers of 0..65535 as 16-bit words. */
+Q_INLINE void v16i_store_u16(uint16_t *p, v16i x)
+{
+    const __m256i w = _mm256_permute4x64_epi64(_mm256_packus_epi32(x.a, x.b), 0xD8);
+    _mm256_storeu_si256((__m256i *)p, w);
+}
 /* Sixteen numbers of -32768..32767 as 16-bit words. */
 Q_INLINE void v16i_store_words(int16_t *p, v16i x)
 {
