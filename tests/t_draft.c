@@ -206,7 +206,7 @@ static void meddling(void)
     /* Around the end of a block the drafts have one of their own. */
     for (size_t at = 249; at < 262; at++)
         for (int k = 0; k < MAX_DRAFT; k++) {
-            vq_session *s, *f, *g;
+            vq_session *s, *f, *g = NULL;
             T_OK(!vq_session_open(&s, eng, &o, &e) && !vq_session_add(s, told, at, &e), "%s",
                  e.msg);
             vq_session_use_drafter(s, oracle_new(told, n, VOCAB, 100, 1));

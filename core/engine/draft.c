@@ -19,7 +19,9 @@ static const float LOSS = 0.01f;    /* of a plain pass, per id: a third of the 3
 static const float START = 0.75f;   /* plain passes that may be lost before anything was won */
 static const float CREDIT = 3.0f;   /* plain passes won earlier that may be lost again */
 static const float WORTH = 1.02f;   /* below this a gain is noise */
+static const float LEAST = 0.02f;   /* chance below which a row is never worth its time */
 enum {
+    SOMETIMES = 8,          /* plain passes of which one is timed */
     FRESH = 64,             /* passes for which a plain one's time holds: contexts deepen */
     KNOWN = 256,            /* passes after which the time of m rows is tried again */
     PLAIN_FIRST = 2,        /* plain passes before the first verification ... */
@@ -75,10 +77,10 @@ static float time_of(const vq_pace *p, int m)
     if (m == 1 || known(p, m)) return p->time[m].median;
     int lo = m - 1, hi = m + 1;
     while (lo > 1 && !known(p, lo)) lo--;
-    while (hi <= VQ_DRAFT_MOST + 1 && !known(p, hi)) hi++;
+    while (hi <= p->top && !known(p, hi)) hi++;
     const float t = p->time[lo].median, plain = p->time[1].median;
-    if (lo == 1 && hi > VQ_DRAFT_MOST + 1) return plain * guess_time(m);
-    if (hi > VQ_DRAFT_MOST + 1)
+    if (lo == 1 && hi > p->top) return plain * guess_time(m);
+    if (hi > p->top)
         return t + 0.5f * (t > plain ? t - plain : 0) * (float)(m - lo) / (float)(lo - 1);
     return t + (p->time[hi].median - t) * (float)(m - lo) / (float)(hi - lo);
 }
@@ -98,7 +100,9 @@ void vq_pace_pass(vq_pace *p, int rows, double seconds)
 {
     settle(p);
     p->passes++;
-    if (p->by != VQ_PACE_TIME || rows < 1 || rows > VQ_DRAFT_MOST + 1) return;
+    if (p->by != VQ_PACE_TIME || seconds < 0 || rows < 1 || rows > VQ_DRAFT_MOST + 1)
+        return;
+    if (rows > p->top) p->top = rows;
     float s = (float)seconds;
     if (rows > 1) {
         /* More than so many plain passes: something else took the machine. */
@@ -113,6 +117,13 @@ void vq_pace_pass(vq_pace *p, int rows, double seconds)
     add_time(&p->time[1], s, p->passes);
     s = p->time[1].median;
     if (first) p->owed = -START * s;
+}
+
+bool vq_pace_wants_time(const vq_pace *p, int guesses)
+{
+    return p->by == VQ_PACE_TIME
+           && (guesses > 0 || p->time[1].n < VQ_PACE_TIMES || p->passes % SOMETIMES == 0
+               || p->passes - p->time[1].at >= FRESH);
 }
 
 /* ---- chances ---- */
@@ -158,6 +169,7 @@ int vq_pace_choose(vq_pace *p)
     for (int i = 0; i < most; i++) {
         const float t = timed ? time_of(p, i + 2) : guess_time(i + 2);
         all *= chance(p, p->guess[i].rank);
+        if (all < LEAST) break;
         yield += all;
         if (yield * plain / t <= best) continue;
         if (timed && p->owed + t - plain > 0) continue;

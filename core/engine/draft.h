@@ -56,6 +56,7 @@ typedef struct vq_pace {
     int n, at;
     vq_pace_time time[VQ_DRAFT_MOST + 2]; /* [m] of passes of 1 <= m <= VQ_DRAFT_MOST + 1 rows */
     uint64_t passes;
+    int top;                /* the largest m that was timed */
     bool untried;           /* no verification was timed yet */
     float owed;             /* seconds that drafts lost so far, less what may be lost (draft.c) */
     int rows;               /* of the verification that is not settled; 0: none */
@@ -63,9 +64,13 @@ typedef struct vq_pace {
 } vq_pace;
 
 void vq_pace_init(vq_pace *p, vq_draft mode);
+/* Is the time of the next pass, of so many guesses, of interest?  Clocks are slow on some machines:
+ * of plain passes some are enough. */
+bool vq_pace_wants_time(const vq_pace *p, int guesses);
 /* How many of p->guess[0..n), which were just proposed, to compute beside one queued id. */
 int vq_pace_choose(vq_pace *p);
-/* A pass of this sequence alone: `rows` rows, all but the first guesses. */
+/* A pass of this sequence alone: `rows` rows, all but the first guesses; seconds < 0:
+ * not timed. */
 void vq_pace_pass(vq_pace *p, int rows, double seconds);
 /* The next id of the sequence, whoever chose it. */
 void vq_pace_meet(vq_pace *p, int32_t id);

@@ -307,8 +307,6 @@ vq_status vq_step(vq_engine *eng, vq_session *const *s, int n, int chunk, size_t
     }
     /* Drafts take the rows that queued ids leave. */
     size_t spare = queued < (size_t)most ? (size_t)most - queued : 0;
-    const bool timed = busy == 1 && single->drafter && single->pace.by == VQ_PACE_TIME;
-    const double start = timed ? vq_now() : 0;
     for (int i = 0; i < n && !st; i++) {
         if (s[i]->bad) continue;
         s[i]->drafts = choose_drafts(s[i], spare, busy == 1);
@@ -316,9 +314,11 @@ vq_status vq_step(vq_engine *eng, vq_session *const *s, int n, int chunk, size_t
         st = make_rows(s[i], rows, (size_t)(most - rows), true, e);
         rows += s[i]->rows + s[i]->drafts;
     }
+    const bool paced = busy == 1 && queued == 1 && single->drafter;
+    const bool timed = paced && vq_pace_wants_time(&single->pace, single->drafts);
+    const double start = timed ? vq_now() : 0;
     if (!st && rows) st = run_pass(eng, rows, e);
-    if (!st && timed && queued == 1)
-        vq_pace_pass(&single->pace, rows, vq_now() - start);
+    if (!st && paced) vq_pace_pass(&single->pace, rows, timed ? vq_now() - start : -1);
     const vq_row *row = eng->row;
     const vq_session *ended = NULL;
     for (int i = 0; i < n; i++) {
