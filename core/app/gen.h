@@ -24,7 +24,7 @@ typedef enum gen_think { GEN_SHOW, GEN_HIDE, GEN_ONLY } gen_think;
 #define GEN_KV "8|bf16|f32"
 #define GEN_DRAFT "off|ngram|mtp|auto"
 #define GEN_DEFAULTS .n = 32768, .temp = -1, .top_p = -1, .kv = -1, .think = GEN_SHOW, \
-                     .draft = VQ_DRAFT_AUTO
+                     .draft = VQ_DRAFT_OFF
 #define GEN_OPTIONS(type, field) \
     { ARGS_INT, "-n", "N", offsetof(type, field.n), 1, 4294967295.0, NULL, \
       "tokens to generate at most, thoughts included (32768)" }, \
@@ -41,7 +41,7 @@ typedef enum gen_think { GEN_SHOW, GEN_HIDE, GEN_ONLY } gen_think;
     { ARGS_CHOICE, "--think", "MODE", offsetof(type, field.think), 0, 0, "show|hide|only", \
       "show (dimmed on a terminal), hide, or only the thoughts" }, \
     { ARGS_CHOICE, "--draft", "HOW", offsetof(type, field.draft), 0, 0, GEN_DRAFT, \
-      "tokens guessed ahead: off, ngram, mtp, auto (auto)" }, \
+      "tokens guessed ahead: off, ngram, mtp, auto (off)" }, \
     { ARGS_TEXT, "--system", "TEXT", offsetof(type, field.system), 0, 0, NULL, \
       "system message (none: DeepSeek advises against one)" }
 
