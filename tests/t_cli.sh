@@ -97,6 +97,7 @@ for v in "" convert run chat info verify tokenize detokenize logits check bench 
 done
 $V --version | grep -q '^vaquita [0-9]' && ok || bad "--version"
 $V run --help | grep -q -- --temp && ok || bad "run --help"
+$V run --version | grep -q '^vaquita [0-9]' && ok || bad "run --version"
 
 # ---- convert ----
 expect 1 "" convert "$dir/nothing-here" -o "$dir/x.vaq"
@@ -264,6 +265,18 @@ tail -c "$(wc -c <"$dir/rows2")" "$dir/rows" >"$dir/out"
 same "the last row" "$dir/out" "$dir/rows2"
 expect 2 "" logits "$q" --ids 99999999
 expect 1 "rows" logits "$q" --ids 0 -o "$dir/no/rows"
+cp "$q" "$dir/kept.vaq"
+expect 2 "the model itself" logits "$dir/kept.vaq" --ids 0 -o "$dir/kept.vaq"
+ln -s kept.vaq "$dir/link.vaq"
+expect 2 "the model itself" logits "$dir/link.vaq" --ids 0 -o "$dir/kept.vaq"
+expect 2 "the model itself" logits "$dir/kept.vaq" --ids 0 -o "$dir/link.vaq"
+same "a model is not overwritten by its logits" "$q" "$dir/kept.vaq"
+cp "$dir/rows" "$dir/rows2"
+$V logits "$q" --ids 0,99999999 -o "$dir/rows2" >"$dir/out" 2>"$dir/err"
+same "logits that fail leave an earlier file" "$dir/rows" "$dir/rows2"
+$V logits "$q" --ids 5,6,7 -o "$dir/rows2" >"$dir/out" 2>"$dir/err"
+cmp -s "$dir/rows" "$dir/rows2" && bad "logits replace an earlier file" || ok
+none "nothing temporary is left of logits" "$dir/rows*.tmp*"
 
 # ---- tokens ----
 printf 'caf\303\251 \344\275\240\345\245\275\n\n  123 <think>' >"$dir/text"
@@ -325,6 +338,8 @@ if [ -z "${VQ_SANITIZE:-}${VQ_RUN:-}" ]; then
         check "no memory ($kb kB)" $rc = 4
         check "no memory ($kb kB): one line" "$(wc -l <"$dir/err")" = 1
     done
+    (ulimit -v 20000 && $V check) >"$dir/out" 2>"$dir/err"
+    check "check without memory" $? = 4
 else
     skip "no memory: sanitizers and emulators reserve address space"
 fi

@@ -1,9 +1,11 @@
 /* logits.c - `vaquita logits`: the raw output of the model, to compare builds, machines and types.
  *
  * Rows are little-endian f32, one per position, all rows of the head, unmasked.  They are hashed
- * and written as they come, so memory does not grow with the prompt. */
+ * and written as they come, so memory does not grow with the prompt.  A file gets its name when all
+ * rows are in it: some of them would be taken for all. */
 #include "core/app/gen.h"
 #include "core/app/term.h"
+#include "core/base/mem.h"
 #include "core/base/os.h"
 
 #include <errno.h>
@@ -40,7 +42,8 @@ typedef struct sink {
     app *a;
     FILE *f;                /* NULL: hashed only, or stdout */
     bool to_stdout;
-    const char *path;
+    const char *path;       /* for messages */
+    char *target, *tmp;     /* a file: its name, links resolved, and that of the rows so far */
     app_sha256 *sha;
     size_t rows, vocab;
 } sink;
@@ -60,6 +63,56 @@ static vq_status put_row(void *ctx, size_t pos, const float *logits, vq_err *e)
     }
     if (term_interrupted()) return vq_fail(e, VQ_EINTR, "interrupted");
     return VQ_OK;
+}
+
+/* Links are resolved; for a file that is not there, the path as given.  NULL: out of memory. */
+static char *real_name(const char *path)
+{
+    char *full = vq_full_path(path);
+    return full ? full : vq_strndup(path, strlen(path));
+}
+
+/* A device, a pipe or a link to nowhere is written as it is, a file beside its final name. */
+static vq_status open_rows(sink *k, const char *model, vq_err *e)
+{
+    if (vq_file_exists(k->path) && !vq_is_regular(k->path)) {
+        k->f = fopen(k->path, "wb");
+        return k->f ? VQ_OK : vq_fail_errno(e, errno, "%s", k->path);
+    }
+    vq_buf tmp = { 0 };
+    char *of_model = real_name(model);
+    k->target = real_name(k->path);
+    if (k->target)
+        vq_buf_printf(&tmp, "%s.tmp-%08x", k->target, (unsigned)(vq_random64() & 0xffffffff));
+    vq_status st = VQ_OK;
+    if (!of_model || !k->target || tmp.oom) {
+        st = vq_fail(e, VQ_ENOMEM, "out of memory");
+    } else if (!strcmp(of_model, k->target)) {
+        st = vq_fail(e, VQ_EUSAGE, "%s is the model itself: the logits need another -o", k->path);
+    } else if (!(k->f = fopen(tmp.p, "wb"))) {
+        st = vq_fail_errno(e, errno, "%s", k->path);
+    } else {
+        k->tmp = tmp.p;
+        tmp.p = NULL;
+        vq_cleanup_on_signal(k->tmp);
+    }
+    vq_buf_clear(&tmp);
+    vq_free(of_model);
+    return st;
+}
+
+static vq_status close_rows(sink *k, vq_status st, vq_err *e)
+{
+    if (k->f && fclose(k->f) && !st)
+        st = vq_fail_errno(e, errno, "%s: cannot write the logits", k->path);
+    if (k->tmp) {
+        if (!st) st = vq_rename(k->tmp, k->target, e);
+        if (st) vq_unlink(k->tmp);
+        vq_cleanup_cancel();
+    }
+    vq_free(k->tmp);
+    vq_free(k->target);
+    return st;
 }
 
 static vq_status compute(app *a, const logits_opts *o, vq_engine *eng, const vq_ids *ids, sink *k,
@@ -115,7 +168,6 @@ static vq_status logits(app *a, const void *opts, char **arg, int n_arg, vq_err 
     vq_engine *eng = NULL;
     vq_ids ids = { 0 };
     char hex[65];
-    const bool fresh = o->out && !vq_file_exists(o->out);
     vq_status st = VQ_OK;
     if (o->ids) st = app_parse_ids(o->ids, "--ids", &ids, e);
     if (!st && o->ids && !ids.n) st = vq_fail(e, VQ_EUSAGE, "--ids is empty");
@@ -123,20 +175,14 @@ static vq_status logits(app *a, const void *opts, char **arg, int n_arg, vq_err 
     if (!st) st = gen_open(a, &eng, arg[0], o->ctx ? o->ctx : ids.n, o->kv, e);
     if (!st && o->prompt) st = vq_engine_tokenize(eng, o->prompt, strlen(o->prompt), true, &ids, e);
     if (!st && !ids.n) st = vq_fail(e, VQ_EUSAGE, "the prompt is empty");
-    if (!st && o->out && !k.to_stdout && !(k.f = fopen(o->out, "wb"))) {
-        st = vq_fail_errno(e, errno, "%s", o->out);
-    }
+    if (!st && o->out && !k.to_stdout) st = open_rows(&k, arg[0], e);
     if (!st && !(k.sha = app_sha256_new())) st = vq_fail(e, VQ_ENOMEM, "out of memory");
     if (!st) {
         k.vocab = (size_t)vq_engine_info(eng)->vocab;
         st = compute(a, o, eng, &ids, &k, e);
     }
     app_sha256_end(k.sha, hex);
-    if (k.f && fclose(k.f) && !st)
-        st = vq_fail_errno(e, errno, "%s: cannot write the logits", o->out);
-    /* Rows that are not all there would be taken for all; what was there before (a device, a pipe)
-     * is not ours to remove. */
-    if (st && k.f && fresh) vq_unlink(o->out);
+    st = close_rows(&k, st, e);
     if (a->out_errno) st = VQ_OK; /* told by main */
     else if (!st) st = summary(a, &k, hex, e);
     vq_ids_clear(&ids);
