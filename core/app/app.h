@@ -15,7 +15,7 @@ typedef struct app {
     /* options of every verb */
     int64_t threads;        /* 0: the performance cores */
     const char *cpu;        /* level, NULL: the best; main has proved that it works here */
-    bool json, quiet, help;
+    bool json, quiet, help, version;
     /* surroundings */
     const char *level;      /* the level in use: for JSON */
     bool tty_out, tty_err;  /* stdout, stderr are terminals */

@@ -41,6 +41,7 @@ static vq_status check(app *a, const void *opts, char **arg, int n_arg, vq_err *
     };
     int cases = 0;
     const int failed = q_check(&c, &cases);
+    if (failed == -2) return vq_fail(e, VQ_ENOMEM, "out of memory for the cases");
     if (failed < 0)
         return vq_fail(e, VQ_EUSAGE, "no operation is called '%s'", n_arg ? arg[0] : "");
     if (a->json) {

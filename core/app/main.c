@@ -29,6 +29,7 @@ static const args_opt common[] = {
       "one JSON object on stdout, nothing else" },
     { ARGS_FLAG, "-q", NULL, offsetof(app, quiet), 0, 0, NULL, "no notes and no progress" },
     { ARGS_FLAG, "--help", NULL, offsetof(app, help), 0, 0, NULL, "this" },
+    { ARGS_FLAG, "--version", NULL, offsetof(app, version), 0, 0, NULL, "of the program" },
     { .kind = ARGS_END },
 };
 
@@ -76,6 +77,12 @@ static vq_status print_help(app *a, const app_verb *v, vq_err *e)
     return st;
 }
 
+static vq_status print_version(app *a)
+{
+    app_puts(a, "vaquita " VQ_VERSION "\n");
+    return VQ_OK;
+}
+
 /* The level asked for must work here: a substitute would make a comparison lie. */
 static vq_status choose_level(app *a, vq_err *e)
 {
@@ -105,6 +112,7 @@ static vq_status run_verb(app *a, const app_verb *v, int argc, char **argv, vq_e
     vq_status st = args_parse(&spec, argc, argv, &n, e);
     if (st) return st;
     if (a->help) return print_help(a, v, e);
+    if (a->version) return print_version(a);
     if (n < v->min_args)
         return vq_fail(e, VQ_EUSAGE, "too few arguments: vaquita %s %s", v->name, v->args);
     if (n > 0 && !*argv[0])
@@ -126,10 +134,7 @@ static vq_status dispatch(app *a, int argc, char **argv, const app_verb **v, vq_
 {
     if (argc < 2) return vq_fail(e, VQ_EUSAGE, "which verb?");
     const char *word = argv[1];
-    if (!strcmp(word, "--version")) {
-        app_puts(a, "vaquita " VQ_VERSION "\n");
-        return VQ_OK;
-    }
+    if (!strcmp(word, "--version")) return print_version(a);
     if (!strcmp(word, "help") || !strcmp(word, "--help") || !strcmp(word, "-h")) {
         if (argc > 2 && strcmp(argv[2], "help") != 0 && !(*v = find_verb(argv[2])))
             return unknown_verb(argv[2], e);

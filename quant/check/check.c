@@ -449,7 +449,8 @@ int q_check(const q_check_opts *o, int *n_cases)
     *n_cases = 0;
     qc *c = calloc(1, sizeof *c);
     uint8_t *mem = malloc(ARENA + 64);
-    if (c && mem && open_levels(c, o->level)) {
+    const bool room = c && mem;
+    if (room && open_levels(c, o->level)) {
         c->mem = mem + (64 - (uintptr_t)mem % 64) % 64;
         c->seed = o->seed;
         c->bench = o->bench;
@@ -468,5 +469,5 @@ int q_check(const q_check_opts *o, int *n_cases)
     }
     free(mem);
     free(c);
-    return found ? bad : -1;
+    return !room ? -2 : found ? bad : -1;
 }

@@ -13,7 +13,8 @@ typedef struct q_check_opts {
     void *ctx;
 } q_check_opts;
 
-/* Returns the number of failed cases; *n_cases = compared. -1: bad op or level name. */
+/* Returns the number of failed cases; *n_cases = compared. -1: bad op or level
+ * name; -2: no memory for the cases. */
 int q_check(const q_check_opts *o, int *n_cases);
 
 #endif
