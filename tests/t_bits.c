@@ -8,7 +8,7 @@
  * wrong, drafted by the engine or appended and cut away again.
  *
  *   VQ_FULL=1    every combination (an hour); otherwise each level meets a varying choice of the
- * others VQ_QUICK=1   one combination per level and only part of the models: for emulators
+ * others VQ_QUICK=1   part of the models, each at the best level and one other: for emulators
  *   VQ_REMAKE=1  prints the lines of bits.txt as the best level computes them, instead of comparing
  */
 #include "core/engine/engine.h"
@@ -265,7 +265,8 @@ static void judge(const subject *u, int turn)
              have.all);
     T_OK(!strcmp(have.text, want.text), "%s %s %s: text: %s", u->name, u->type, u->kv, have.text);
     if (quick) {
-        const way w = { levels[n - 1], 3, 7, true, true };
+        /* Not always the best: an emulated CPU has levels that no machine at hand runs. */
+        const way w = { levels[n > 1 ? 1 + turn / 3 % (n - 1) : 0], 3, 7, true, true };
         check_way(u, &w, &want, gen, false, true);
         return;
     }
