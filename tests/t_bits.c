@@ -7,8 +7,8 @@
  * 7 and 512 rows, alone or in one pass with two other sequences, with drafts, some right and some
  * wrong, drafted by the engine or appended and cut away again.
  *
- *   VQ_FULL=1    every combination (an hour); otherwise each level meets a varying choice of the
- * others VQ_QUICK=1   part of the models, each at the best level and one other: for emulators
+ *   VQ_FULL=1    every combination (an hour); otherwise each level meets a varying choice of them
+ *   VQ_QUICK=1   part of the models, each at the best level and one more: for emulators
  *   VQ_REMAKE=1  prints the lines of bits.txt as the best level computes them, instead of comparing
  */
 #include "core/engine/engine.h"
