@@ -34,6 +34,17 @@ $V perplexity "$dir/n4.vaq" $opts --out "$dir/cut" >"$dir/ppl2" && same "resumed
     "$dir/ppl2"
 same "the lines of a resumed run" "$dir/run" "$dir/cut"
 fails 2 "belongs to another run" perplexity "$dir/f32.vaq" $opts --out "$dir/run"
+# Files that no run wrote stay as they are, those without a newline, too.
+for text in 'my only notes' '{"perplexity":"of something else"}' '['; do
+    printf '%s' "$text" >"$dir/notes"
+    printf '%s' "$text" >"$dir/notes2"
+    fails 2 "belongs to another run" perplexity "$dir/n4.vaq" $opts --out "$dir/notes"
+    same "a foreign file" "$dir/notes" "$dir/notes2"
+done
+head -c 20 "$dir/run" >"$dir/cut"
+$V perplexity "$dir/n4.vaq" $opts --out "$dir/cut" >"$dir/ppl2" && same "cut in its first line" \
+    "$dir/run" "$dir/cut"
+fails 1 "not a regular file" perplexity "$dir/n4.vaq" $opts --out /dev/null
 $V kl "$dir/f32.vaq" "$dir/n4.vaq" $opts --out "$dir/klrun" >"$dir/kl" && ok || bad "kl"
 head -c 2000 "$dir/klrun" >"$dir/klcut"
 $V kl "$dir/f32.vaq" "$dir/n4.vaq" $opts --out "$dir/klcut" >"$dir/kl2" && same "kl resumed" \

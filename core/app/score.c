@@ -132,7 +132,7 @@ static vq_status take(score_log *l, const vq_buf *b, size_t max_chunk, const cha
 {
     const size_t n_key = strlen(key);
     *good = 0;
-    if (!memchr(b->p, '\n', b->n)) return VQ_OK; /* died in its first line */
+    if (b->n <= n_key && !memcmp(b->p, key, b->n)) return VQ_OK; /* died in its first line */
     if (b->n <= n_key || memcmp(b->p, key, n_key) != 0 || b->p[n_key] != '\n')
         return vq_fail(e, VQ_EUSAGE, "%s belongs to another run (model, text or options differ); "
                        "take another --out or remove it", l->path);
@@ -158,7 +158,9 @@ vq_status score_log_open(score_log *l, const char *path, size_t n_value, size_t 
     vq_buf b = { 0 };
     size_t good = 0;
     vq_status st = VQ_OK;
-    if (vq_file_exists(path)) {
+    if (vq_file_exists(path) && !vq_is_regular(path)) {
+        st = vq_fail(e, VQ_EFAIL, "%s: exists and is not a regular file", path);
+    } else if (vq_file_exists(path)) {
         st = vq_file_read(path, UINT64_C(4) << 30, &b, e);
         if (!st && b.n) st = take(l, &b, max_chunk, key, &good, e);
     }
