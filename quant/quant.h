@@ -208,6 +208,8 @@ typedef q_rope_fn q_rope_half_fn, q_rope_pair_fn;
 typedef int q_argmax_fn(const float *x, int n);
 /* p[i] = exp((x[i] - max) / T), returns the 16-lane sum. */
 typedef float q_softmax_fn(float *p, const float *x, int n, float max, float T);
+/* The i with lo <= x[i] < hi, ascending, into at[0..n); returns how many. */
+typedef int q_band_fn(int32_t *at, const float *x, int n, float lo, float hi);
 typedef int q_nonfinite_fn(const float *x, int n);                 /* nonzero if any */
 /* SHA-256 compression of nblk 64-byte blocks into h[8]. */
 typedef void q_sha256_fn(uint32_t h[8], const uint8_t *p, size_t nblk);

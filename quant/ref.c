@@ -157,6 +157,14 @@ static float softmax_ref(float *p, const float *x, int n, float max, float T)
     return q_sum16(lane);
 }
 
+static int band_ref(int32_t *at, const float *x, int n, float lo, float hi)
+{
+    int found = 0;
+    for (int i = 0; i < n; i++)
+        if (x[i] >= lo && x[i] < hi) at[found++] = i;
+    return found;
+}
+
 static int nonfinite_ref(const float *x, int n) { return q_max_bits(x, n) > Q_BITS_FINITE; }
 
 /* ---- SHA-256 (FIPS 180-4) ---- */
@@ -201,6 +209,7 @@ bool q_fill_ref(q_kern *t)
     t->rope_pair = rope_pair_ref;
     t->argmax = argmax_ref;
     t->softmax = softmax_ref;
+    t->band = band_ref;
     t->nonfinite = nonfinite_ref;
     t->sha256 = sha256_ref;
     q_ref_gemm(t);

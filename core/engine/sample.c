@@ -18,8 +18,9 @@ vq_status vq_sampler_init(vq_sampler *s, int n_ids, vq_err *e)
     *s = (vq_sampler){ .n_ids = n_ids,
                        .p = vq_calloc(n, sizeof *s->p),
                        .cand = vq_calloc(n, sizeof *s->cand),
-                       .spare = vq_calloc(n, sizeof *s->spare) };
-    if (s->p && s->cand && s->spare) return VQ_OK;
+                       .spare = vq_calloc(n, sizeof *s->spare),
+                       .at = vq_calloc(n, sizeof *s->at) };
+    if (s->p && s->cand && s->spare && s->at) return VQ_OK;
     vq_sampler_clear(s);
     return vq_fail(e, VQ_ENOMEM, "out of memory");
 }
@@ -29,6 +30,7 @@ void vq_sampler_clear(vq_sampler *s)
     vq_free(s->p);
     vq_free(s->cand);
     vq_free(s->spare);
+    vq_free(s->at);
     *s = (vq_sampler){ 0 };
 }
 
@@ -93,19 +95,20 @@ static void sort(vq_cand *v, vq_cand *tmp, int n)
 }
 
 /* Appends the ids with lo <= p < hi, in order, behind the n there are. */
-static int collect(vq_sampler *s, int n, float lo, float hi)
+static int collect(vq_sampler *s, const q_kern *k, int n, float lo, float hi)
 {
-    const int n0 = n;
-    for (int i = 0; i < s->n_ids; i++) {
-        if (!(s->p[i] >= lo && s->p[i] < hi)) continue;
-        memcpy(&s->cand[n].bits, &s->p[i], sizeof s->cand[n].bits);
-        s->cand[n++].id = i;
+    int32_t *id = s->at;
+    const int found = k->band(id, s->p, s->n_ids, lo, hi);
+    for (int i = 0; i < found; i++) {
+        vq_cand *c = &s->cand[n + i];
+        memcpy(&c->bits, &s->p[id[i]], sizeof c->bits);
+        c->id = id[i];
     }
-    sort(s->cand + n0, s->spare, n - n0);
-    return n;
+    sort(s->cand + n, s->spare, found);
+    return n + found;
 }
 
-static int32_t draw(vq_sampler *s, float sum, double top_p, double u)
+static int32_t draw(vq_sampler *s, const q_kern *k, float sum, double top_p, double u)
 {
     /* The largest p is exp(0) = 1.  Denormal p count too, 0 cannot be drawn: it never raises C. */
     static const float band[] = { 2.0f, 0x1p-10f, 0x1p-16f, 0x1p-24f, 0x1p-149f };
@@ -114,7 +117,7 @@ static int32_t draw(vq_sampler *s, float sum, double top_p, double u)
     int have = 0, n = 0;
     bool open = true;
     for (int b = 1; open && b < (int)(sizeof band / sizeof band[0]); b++) {
-        have = collect(s, have, band[b], band[b - 1]);
+        have = collect(s, k, have, band[b], band[b - 1]);
         while (open && n < have) {
             open = n == 0 || c < limit;
             if (open) c += (double)value(s->cand[n++].bits);
@@ -140,5 +143,5 @@ int32_t vq_sample(vq_sampler *s, const q_kern *k, const float *logits, const vq_
     const uint32_t key[2] = { (uint32_t)o->seed, (uint32_t)(o->seed >> 32) };
     uint32_t r[4];
     vq_philox(r, counter, key);
-    return draw(s, sum, o->top_p, (double)r[0] * 0x1p-32);
+    return draw(s, k, sum, o->top_p, (double)r[0] * 0x1p-32);
 }

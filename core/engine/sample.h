@@ -11,6 +11,7 @@ typedef struct vq_sampler { /* buffers for n_ids ids, shared by all sessions of 
     int n_ids;
     float *p;               /* (n_ids) */
     vq_cand *cand, *spare;  /* (n_ids) */
+    int32_t *at;            /* (n_ids) ids of a band */
 } vq_sampler;
 
 vq_status vq_sampler_init(vq_sampler *s, int n_ids, vq_err *e);

@@ -237,6 +237,28 @@ void qc_argmax(qc *c)
     (void)at;
 }
 
+void qc_band(qc *c)
+{
+    static const float lo[] = { 0x1p-10f, 0x1p-149f, -1.0f }, hi[] = { 2.0f, 0x1p-10f, 0x1p-20f };
+    for (int i = 0; i < N_LENS; i++)
+        for (int fill = 0; fill < QC_FILLS; fill++)
+            for (int b = 0; b < 3; b++) {
+                const int n = lens[i];
+                qc_case(c, "n=%d x=%s %a..%a", n, qc_fill_name[fill], (double)lo[b], (double)hi[b]);
+                float *x = qc_floats(c, n, fill);
+                x[qc_below(c, n)] = lo[b]; /* is in */
+                x[qc_below(c, n)] = hi[b]; /* is not */
+                int32_t *at = qc_out(c, (size_t)n * sizeof *at);
+                int *found = qc_out(c, sizeof *found);
+                QC_EACH(c, t) *found = t->band(at, x, n, lo[b], hi[b]);
+            }
+    qc_case(c, "bench");
+    if (!qc_bench(c, 0, 151936 * 4.0, 0)) return;
+    const float *x = qc_floats(c, 151936, QC_HOT);
+    int32_t *at = qc_mem(c, 151936 * sizeof *at);
+    QC_EACH(c, t) t->band(at, x, 151936, 0x1p-10f, 2.0f);
+}
+
 static float max_of(const float *x, int n)
 {
     float m = x[0];

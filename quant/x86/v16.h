@@ -110,6 +110,12 @@ Q_INLINE v16i v16_where_gt(v16f a, v16f b, v16i x, v16i y)
     return (v16i){ _mm512_mask_mov_epi32(y.v, _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), x.v) };
 }
 
+/* A bit per lane with lo <= x < hi. */
+Q_INLINE uint32_t v16_within(v16f x, v16f lo, v16f hi)
+{
+    return _mm512_cmp_ps_mask(x.v, lo.v, _CMP_GE_OQ) & _mm512_cmp_ps_mask(x.v, hi.v, _CMP_LT_OQ);
+}
+
 Q_INLINE __m256 v16_low(v16f x) { return _mm512_castps512_ps256(x.v); }
 Q_INLINE __m256 v16_high(v16f x) { return _mm512_extractf32x8_ps(x.v, 1); }
 Q_INLINE uint32_t v16i_hmaxu(v16i x) { return _mm512_reduce_max_epu32(x.v); }
@@ -319,6 +325,17 @@ Q_INLINE __m256i v8_where_gt(__m256 a, __m256 b, __m256i x, __m256i y)
 Q_INLINE v16i v16_where_gt(v16f a, v16f b, v16i x, v16i y)
 {
     return (v16i){ v8_where_gt(a.a, b.a, x.a, y.a), v8_where_gt(a.b, b.b, x.b, y.b) };
+}
+
+Q_INLINE uint32_t v8_within(__m256 x, __m256 lo, __m256 hi)
+{
+    const __m256 above = _mm256_cmp_ps(x, lo, _CMP_GE_OQ), below = _mm256_cmp_ps(x, hi, _CMP_LT_OQ);
+    return (uint32_t)_mm256_movemask_ps(_mm256_and_ps(above, below));
+}
+/* A bit per lane with lo <= x < hi. */
+Q_INLINE uint32_t v16_within(v16f x, v16f lo, v16f hi)
+{
+    return v8_within(x.a, lo.a, hi.a) | v8_within(x.b, lo.b, hi.b) << 8;
 }
 
 Q_INLINE __m256 v16_low(v16f x) { return x.a; }

@@ -256,6 +256,19 @@ static float softmax_v16(float *p, const float *x, int n, float max, float T)
     return v16_sum(sum);
 }
 
+/* Few are ever found, so the usual step is one comparison of sixteen. */
+static int band_v16(int32_t *at, const float *x, int n, float lo, float hi)
+{
+    const v16f l = v16_set1(lo), h = v16_set1(hi);
+    int found = 0;
+    for (int i = 0; i < n; i += 16) {
+        const int left = lanes_at(i, n);
+        uint32_t some = v16_within(v16_load_n(x + i, left), l, h) & ((1u << left) - 1u);
+        for (; some; some &= some - 1) at[found++] = i + __builtin_ctz(some);
+    }
+    return found;
+}
+
 static int nonfinite_v16(const float *x, int n)
 {
     v16i max = v16i_set1(0);
@@ -276,6 +289,7 @@ Q_INLINE void fill_vec(q_kern *t)
     t->rope_pair = rope_pair_v16;
     t->argmax = argmax_v16;
     t->softmax = softmax_v16;
+    t->band = band_v16;
     t->nonfinite = nonfinite_v16;
 }
 
