@@ -172,8 +172,7 @@ static void size_up(vq_plan *p, const vq_model *m, size_t block_bytes)
     p->kv_bytes = (uint64_t)p->n_block * block_bytes;
     p->scratch_bytes = vq_fw_bytes(m, p);
     /* Per session logits and ids, for drafts a line of logits each and what their maker remembers;
-     * once the sampler's probabilities, ids and two sort
-     * buffers. */
+     * once the sampler's probabilities, ids and two sort buffers. */
     uint64_t session = (uint64_t)m->n_vocab * 4 * (uint64_t)(1 + p->max_draft)
                      + (uint64_t)p->ctx * 4;
     if (p->max_draft) session += (uint64_t)p->ctx * 4 + DRAFT_TABLE;
