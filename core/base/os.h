@@ -1,5 +1,5 @@
-/* os.h - everything vaquita wants from an operating system; implemented in os_posix.c (and one day
- * os_win.c).  No other file of core/ or convert/ includes an OS header. */
+/* os.h - everything vaquita wants from an operating system; implemented in os_posix.c and
+ * os_machine.c (and one day os_win.c).  No other file of core/ or convert/ includes an OS header. */
 #ifndef CORE_BASE_OS_H
 #define CORE_BASE_OS_H
 
@@ -74,6 +74,9 @@ int vq_cpu_count(void);
 /* The performance cores among them (capacity or top frequency >= 0.6 of the best, no SMT
  * siblings), >= 1 */
 int vq_cpu_fast_count(void);
+/* The same for the machine that the files below `root` describe, of whose CPUs the n numbers may be
+ * used: for tests */
+int vq_cpu_fast_count_at(const char *root, const int *cpu, int n);
 /* Bytes we may use: MemAvailable and cgroup limit */
 uint64_t vq_mem_available(void);
 /* The largest vq_rss_anon() so far (ask it often), else peak RSS */
