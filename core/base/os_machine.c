@@ -1,8 +1,8 @@
 /* os_machine.c - which CPUs and how much memory this process may use (os.h).
  *
- * Linux tells it in files: affinity (which a cpuset narrows too) by a call, quotas by control groups
- * of version 1 or 2, speeds and siblings under /sys.  All of them are looked up below a root folder,
- * "" on a real machine, so that the tests can describe machines that nobody has on the desk. */
+ * Linux tells affinity (which a cpuset narrows too) by a call and the rest in files: quotas in
+ * control groups of version 1 or 2, speeds and siblings under /sys.  They are looked up below a root
+ * folder, "" on a real machine, so that tests can describe machines nobody has on the desk. */
 #if !defined(_WIN32)
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE 1
@@ -55,7 +55,8 @@ static bool field(const char *text, const char *key, uint64_t *out)
 
 typedef void see_fn(const char *folder, void *ctx);
 
-/* The folder `base` + `group` and each of its parents down to base: a limit may stand on any level. */
+/* The folder `base` + `group` and each of its parents down to base: a limit may stand on any
+ * level. */
 static void each_parent(const char *base, const char *group, see_fn *see, void *ctx)
 {
     char path[PATH_CAP];

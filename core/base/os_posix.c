@@ -32,8 +32,6 @@
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
-#ifdef __linux__
-#endif
 
 #ifndef O_CLOEXEC
 #define O_CLOEXEC 0
