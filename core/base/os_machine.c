@@ -1,8 +1,8 @@
 /* os_machine.c - which CPUs and how much memory this process may use (os.h).
  *
  * Linux tells affinity (which a cpuset narrows too) by a call and the rest in files: quotas in
- * control groups of version 1 or 2, speeds and siblings under /sys.  They are looked up below a root
- * folder, "" on a real machine, so that tests can describe machines nobody has on the desk. */
+ * control groups of version 1 or 2, speeds and siblings under /sys.  They are looked up below a
+ * root folder, "" on a real machine, so that tests can describe machines nobody has on the desk. */
 #if !defined(_WIN32)
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE 1
