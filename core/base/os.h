@@ -1,5 +1,6 @@
 /* os.h - everything vaquita wants from an operating system; implemented in os_posix.c and
- * os_machine.c (and one day os_win.c).  No other file of core/ or convert/ includes an OS header. */
+ * os_machine.c (and one day os_win.c).  No other file of core/ or convert/ includes an OS
+ * header. */
 #ifndef CORE_BASE_OS_H
 #define CORE_BASE_OS_H
 
