@@ -26,8 +26,9 @@ void vq_barrier(vq_pool *p, int thread);
 
 /* Jobs 0..n-1 of the current phase (the stretch between two barriers; one job list per phase).
  * Usage: for (int j; (j = vq_job(p, thread, n)) >= 0;) ...   Returns -1 when none is left; a
- * barrier must follow before the next list is opened.  Adjacent jobs are handed out in order, so
- * all threads read within one moving window. */
+ * barrier must follow before the next list is opened.  Jobs are handed out in order, in runs of
+ * neighbours that get shorter towards the end: long streams for each thread, and nobody waits for
+ * more than one job. */
 int vq_job(vq_pool *p, int thread, int n);
 
 /* A monitor, for work that is a pipeline and not phases (a reader, many workers, a writer).  Inside

@@ -27,7 +27,7 @@ Q_INLINE void scores(const int Q, float *s, size_t lds, const uint8_t *group, co
     for (int j = 0; j < Q; j++) f[j] = _mm512_setzero_ps();
     for (int t = 0; t < q2->kt; t++) {
         __m512i z[TILE_M];
-        tile_z(Q_L8, 2 * Q, z, (const int8_t *)w, w + 64, q, nsum, none, 0);
+        tile_z(Q_L8, 2 * Q, z, (const int8_t *)w, w + 64, q, nsum, none, false);
         Q_UNROLL
         for (int j = 0; j < Q; j++) {
             f[j] = _mm512_fmadd_ps(_mm512_set1_ps(d[2 * j]), _mm512_cvtepi32_ps(z[2 * j]), f[j]);

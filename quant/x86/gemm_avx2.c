@@ -52,7 +52,7 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
             if (M == 1) {
                 Q_UNROLL
                 for (int i = -64; i < plane_bytes(type); i += 64)
-                    _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
+                    ask_ahead(w + i);
             }
             for (int half = 0, nh = opaque(2); half < nh; half++) {
                 __m256i z[TILE_M];
@@ -180,7 +180,7 @@ Q_INLINE void groups_f(const int type, const int R, const int M, float *y, size_
         Q_UNROLL
         for (int r = 0; r < 2 * R; r++) {
             const uint8_t *p = w + bytes * (size_t)(r >> 1) + 32 * (r & 1);
-            if (M == 1 && !(r & 1)) _mm_prefetch((const char *)p + 2048, _MM_HINT_T0);
+            if (M == 1 && !(r & 1)) ask_ahead(p);
             __m256 w0, w1;
             pair_f(type, p, &w0, &w1);
             Q_UNROLL

@@ -34,7 +34,6 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
     const int32_t *nsum = x->nsum + 4 * (size_t)m0;
     const float *d = x->d + m0;
     const int halves = type == Q_N4S ? 2 : 1; /* tiles of 64 k in one tile of the format */
-    const int ahead = M == 1 ? AHEAD : 0;
     __m512 f[TILE_M];
     Q_UNROLL
     for (int m = 0; m < M; m++) f[m] = _mm512_setzero_ps();
@@ -45,7 +44,7 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
         Q_UNROLL
         for (int h = 0; h < halves; h++) {
             __m512i z[TILE_M];
-            tile_z(type, M, z, s8 + 32 * h, w, q, nsum, grid, ahead);
+            tile_z(type, M, z, s8 + 32 * h, w, q, nsum, grid, M == 1);
             Q_UNROLL
             for (int m = 0; m < M; m++)
                 f[m] = _mm512_fmadd_ps(_mm512_set1_ps(d[m]), _mm512_cvtepi32_ps(z[m]), f[m]);
@@ -164,7 +163,7 @@ Q_INLINE void groups_f(const int type, const int R, const int M, float *y, size_
         Q_UNROLL
         for (int r = 0; r < R; r++) {
             const uint8_t *p = w + bytes * (size_t)r;
-            if (M == 1) _mm_prefetch((const char *)p + 2048, _MM_HINT_T0);
+            if (M == 1) ask_ahead(p);
             pair_f32(type, p, &w0[r], &w1[r]);
         }
         Q_UNROLL

@@ -10,9 +10,6 @@
 #include "quant/x86/panel_avxvnni.h"
 #include "quant/x86/tile_avxvnni.h"
 
-/* Two pages ahead: the hardware prefetcher stops at page borders (gemm_avx2.c). */
-enum { AHEAD = 8192 };
-
 /* One row group, M tokens from m0.  start: (kt, ld_start / 4 tokens, 4), see make_start. */
 Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const uint8_t *w,
                        const q_acts *x, int m0, const int32_t *start, size_t ld_start, int rows)
@@ -36,7 +33,7 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
             if (M == 1) {
                 Q_UNROLL
                 for (int i = -64; i < plane_bytes(type); i += 64)
-                    _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
+                    ask_ahead(w + i);
             }
             for (int half = 0, nh = opaque(2); half < nh; half++) {
                 __m256 v[BLOCK_M];

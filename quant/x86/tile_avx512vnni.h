@@ -47,12 +47,12 @@ Q_INLINE __m512i chunk_u8(const int type, const uint8_t *p, const int s, const i
 }
 
 /* z[0..M) of one tile.  s8: its four sub-scale lines of 16 (two for N4s, one per 32 k); q, nsum:
- * the tile of the first token.  ahead: bytes from p to prefetch, 0 = none.
+ * the tile of the first token.  ahead: the planes are read from memory, as one stream.
  * The empty asm keeps compilers from what costs registers here: carrying a line from its low
  * nibbles to its high ones instead of loading it again, and summing in a tree. */
 Q_INLINE void tile_z(const int type, const int M, __m512i z[TILE_M], const int8_t *s8,
                      const uint8_t *p, const int8_t *q, const int32_t *nsum, __m512i grid,
-                     const int ahead)
+                     const bool ahead)
 {
     const bool wide = type == Q_N4S; /* two sub-blocks of 16 k share a sub-scale */
     __m512i acc[TILE_M];
@@ -70,8 +70,7 @@ Q_INLINE void tile_z(const int type, const int M, __m512i z[TILE_M], const int8_
         Q_UNROLL
         for (int j = 0; j < 4; j++) {
             const int step = 4 * s + j;
-            if (ahead && 64 * step < plane_bytes(type) + 64)
-                _mm_prefetch((const char *)p + ahead + 64 * step, _MM_HINT_T0);
+            if (ahead && 64 * step < plane_bytes(type) + 64) ask_ahead(p + 64 * step);
             const __m512i w = chunk_u8(type, p, s, j, grid);
             Q_UNROLL
             for (int m = 0; m < M; m++) {
