@@ -22,7 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LIST_MAX = 16, REPS_MAX = 101 };
+enum { LIST_MAX = 16, REPS_MAX = 101, CSV_MAX = 16 << 20 };
 
 typedef struct list {
     int v[LIST_MAX];
@@ -31,11 +31,11 @@ typedef struct list {
 
 typedef struct prefill_row {
     int tokens;
-    double tps, share;
+    double tps, share, limit; /* limit: GMAC/s beside these runs */
 } prefill_row;
 typedef struct decode_row {
     int depth, batch;
-    double tps, gbs, share;
+    double tps, gbs, share, limit; /* limit: GB/s beside these runs */
 } decode_row;
 
 typedef struct bench {
@@ -177,7 +177,8 @@ static vq_status measure_prefill(bench *b, int tokens, vq_err *e)
     vq_session_close(s);
     if (st) return st;
     b->int8_gmacs = median(b->peaks, b->reps);
-    b->pre[b->n_pre++] = (prefill_row){ tokens, median(tps, b->reps), median(share, b->reps) };
+    b->pre[b->n_pre++] = (prefill_row){ tokens, median(tps, b->reps), median(share, b->reps),
+                                         b->int8_gmacs };
     say(b, "prefill %5d tokens   %9.1f tokens/s   %5.1f %% of the int8 peak", tokens,
         b->pre[b->n_pre - 1].tps, 100 * b->pre[b->n_pre - 1].share);
     return VQ_OK;
@@ -221,7 +222,7 @@ static vq_status measure_decode(bench *b, int depth, int batch, vq_err *e)
     if (st) return st;
     b->read_gbs = median(b->reads, b->reps);
     b->dec[b->n_dec++] = (decode_row){ depth, batch, median(tps, b->reps), median(gbs, b->reps),
-                                       median(share, b->reps) };
+                                       median(share, b->reps), b->read_gbs };
     const decode_row *d = &b->dec[b->n_dec - 1];
     say(b, "decode at %5d x %2d     %9.2f tokens/s   %5.1f GB/s   %5.1f %% of the read rate", depth,
         batch, d->tps, d->gbs, 100 * d->share);
@@ -237,7 +238,9 @@ static void write_json(const bench *b, vq_buf *out)
     vq_jw_cstr(&w, "cpu", b->kern.level);
     if (in) {
         vq_jw_cstr(&w, "model", b->o->model ? b->o->model : b->o->shape);
+        if (b->o->shape) vq_jw_cstr(&w, "type", b->o->type ? b->o->type : "n4");
         vq_jw_i64(&w, "threads", in->threads);
+        vq_jw_i64(&w, "reps", b->reps);
         vq_jw_u64(&w, "weight_bytes", b->weight_bytes);
         vq_jw_u64(&w, "kv_bytes_per_position", b->kv_bytes);
         vq_jw_u64(&w, "macs_per_token", b->macs);
@@ -252,6 +255,7 @@ static void write_json(const bench *b, vq_buf *out)
         vq_jw_i64(&w, "tokens", b->pre[i].tokens);
         vq_jw_f64(&w, "tps", b->pre[i].tps);
         vq_jw_f64(&w, "share", b->pre[i].share);
+        vq_jw_f64(&w, "limit", b->pre[i].limit);
         vq_jw_close(&w, '}');
     }
     vq_jw_close(&w, ']');
@@ -263,6 +267,7 @@ static void write_json(const bench *b, vq_buf *out)
         vq_jw_f64(&w, "tps", b->dec[i].tps);
         vq_jw_f64(&w, "gbs", b->dec[i].gbs);
         vq_jw_f64(&w, "share", b->dec[i].share);
+        vq_jw_f64(&w, "limit", b->dec[i].limit);
         vq_jw_close(&w, '}');
     }
     vq_jw_close(&w, ']');
@@ -296,6 +301,44 @@ static void write_table(const bench *b, vq_buf *out)
     }
 }
 
+/* Rows for a spreadsheet behind those that the file already has. */
+static vq_status add_csv(const bench *b, const char *path, vq_err *e)
+{
+    const char *model = b->o->model ? b->o->model : b->o->shape;
+    const char *type = b->o->model ? "" : b->o->type ? b->o->type : "n4";
+    const int threads = vq_engine_info(b->eng)->threads;
+    vq_buf t = { 0 };
+    vq_status s = vq_file_exists(path) ? vq_file_read(path, CSV_MAX, &t, e) : VQ_OK;
+    if (!s && t.n == 0)
+        vq_buf_str(&t, "level,threads,model,type,what,tokens,batch,reps,tps,share,limit,unit\n");
+    for (int i = 0; i < b->n_pre; i++)
+        vq_buf_printf(&t, "%s,%d,%s,%s,prefill,%d,1,%d,%.2f,%.4f,%.1f,GMAC/s\n", b->kern.level,
+                      threads, model, type, b->pre[i].tokens, b->reps, b->pre[i].tps,
+                      b->pre[i].share, b->pre[i].limit);
+    for (int i = 0; i < b->n_dec; i++)
+        vq_buf_printf(&t, "%s,%d,%s,%s,decode,%d,%d,%d,%.2f,%.4f,%.1f,GB/s\n", b->kern.level,
+                      threads, model, type, b->dec[i].depth, b->dec[i].batch, b->reps,
+                      b->dec[i].tps, b->dec[i].share, b->dec[i].limit);
+    if (!s && t.oom) s = vq_fail(e, VQ_ENOMEM, "bench: out of memory");
+    if (!s) s = vq_file_write_atomic(path, t.p, t.n, e);
+    vq_buf_clear(&t);
+    return s;
+}
+
+/* The container of random weights as a file, for measurements that start a process. */
+static vq_status save(const void *mem, size_t bytes, const char *path, vq_err *e)
+{
+    vq_fd f;
+    vq_status s = vq_fd_create(&f, path, e);
+    if (s) return s;
+    vq_cleanup_on_signal(path);
+    s = vq_fd_pwrite(f, mem, bytes, 0, path, e);
+    vq_fd_close(&f);
+    vq_cleanup_cancel();
+    if (s) vq_unlink(path);
+    return s;
+}
+
 static vq_status open_engine(bench *b, void **mem, size_t *mem_size, vq_err *e)
 {
     vq_file *f = NULL;
@@ -307,6 +350,8 @@ static vq_status open_engine(bench *b, void **mem, size_t *mem_size, vq_err *e)
     } else {
         say(b, "making %s weights in memory", b->o->shape);
         s = bn_shape_open(&f, mem, mem_size, b->o->shape, b->o->type, &b->kern, e);
+        if (!s && b->o->save) s = save(*mem, *mem_size, b->o->save, e);
+        if (s) vq_file_close(f);
         made = vq_now() - t0;
     }
     if (s) return s;
@@ -347,7 +392,7 @@ vq_status bn_run(const bn_opts *o, vq_buf *out, vq_err *e)
     void *mem = NULL;
     size_t mem_size = 0;
     b->o = o;
-    b->reps = o->reps > 0 ? o->reps : 5;
+    b->reps = o->reps > 0 ? o->reps : 9;
     if (b->reps > REPS_MAX) b->reps = REPS_MAX;
     b->gen = o->gen > 0 ? o->gen : 128;
     vq_status s = parse_list(&b->prompt, o->prompt, 512, 0, "-p", e);
@@ -372,6 +417,7 @@ vq_status bn_run(const bn_opts *o, vq_buf *out, vq_err *e)
             b->int8_gmacs, threads, b->kern.level);
     }
     if (!s && b->eng) s = run_all(b, e);
+    if (!s && b->eng && o->csv) s = add_csv(b, o->csv, e);
     if (!s) {
         if (b->eng && b->private_bytes > mem_size) b->private_bytes -= mem_size;
         if (o->json)

@@ -15,7 +15,9 @@ typedef struct bn_opts {
     int gen;            /* -n: tokens decoded per repetition; 0: 128 */
     const char *depth; /* --depth: positions already in the cache, a list; NULL: 0 */
     const char *batch; /* --batch: sequences decoded together, a list; NULL: 1 */
-    int reps;          /* 0: 5 */
+    int reps;          /* 0: 9 */
+    const char *save;  /* --save: the shape's container as a file too, or NULL */
+    const char *csv;   /* --csv: rows are added to this file, or NULL */
     bool json;
     void (*say)(void *ctx, const char *line); /* progress for people; NULL: quiet */
     void *ctx;

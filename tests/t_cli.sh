@@ -63,6 +63,8 @@ expect 2 "an empty name" verify ""
 expect 2 "no output" convert $models/tiny-r1-qwen -o ""
 expect 2 "not to stdout" convert $models/tiny-r1-qwen -o -
 expect 2 "goes with --shape" bench --type n4
+expect 2 "goes with --shape" bench --save x.vaq
+expect 2 "goes with MODEL" bench --csv x.csv
 expect 2 "did you mean 'run'" rum
 expect 2 "vaquita help" download
 expect 2 "did you mean '--temp'" run x.vaq --tmp 1

@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 typedef struct bench_opts {
-    const char *shape, *type, *prompt, *depth, *batch;
+    const char *shape, *type, *prompt, *depth, *batch, *save, *csv;
     int64_t gen, reps;
     bool compare;
 } bench_opts;
@@ -24,7 +24,11 @@ static const args_opt options[] = {
     { ARGS_TEXT, "--batch", "LIST", offsetof(bench_opts, batch), 0, 0, NULL,
       "sequences decoded together (1)" },
     { ARGS_INT, "--reps", "N", offsetof(bench_opts, reps), 1, 1000, NULL,
-      "repetitions; medians are shown (5)" },
+      "repetitions; medians are shown (9)" },
+    { ARGS_TEXT, "--csv", "FILE", offsetof(bench_opts, csv), 0, 0, NULL,
+      "add the rows to this file" },
+    { ARGS_TEXT, "--save", "FILE", offsetof(bench_opts, save), 0, 0, NULL,
+      "write the shape's random weights as a container" },
     { ARGS_FLAG, "--compare", NULL, offsetof(bench_opts, compare), 0, 0, NULL,
       "two files of --json side by side: --compare A B" },
     { .kind = ARGS_END },
@@ -43,11 +47,14 @@ static vq_status bench(app *a, const void *opts, char **arg, int n_arg, vq_err *
     } else {
         if (n_arg > 1) return vq_fail(e, VQ_EUSAGE, "one MODEL at a time");
         if (n_arg && o->shape) return vq_fail(e, VQ_EUSAGE, "either MODEL or --shape");
+        if (o->save && !o->shape) return vq_fail(e, VQ_EUSAGE, "--save goes with --shape");
+        if (o->csv && !o->shape && !n_arg)
+            return vq_fail(e, VQ_EUSAGE, "--csv goes with MODEL or --shape");
         if (o->type && !o->shape) return vq_fail(e, VQ_EUSAGE, "--type goes with --shape");
         const bn_opts b = {
             .model = n_arg ? arg[0] : NULL, .shape = o->shape, .type = o->type, .cpu = a->cpu,
             .threads = (int)a->threads, .prompt = o->prompt, .gen = (int)o->gen, .depth = o->depth,
-            .batch = o->batch, .reps = (int)o->reps, .json = a->json,
+            .batch = o->batch, .reps = (int)o->reps, .save = o->save, .csv = o->csv, .json = a->json,
             .say = a->tty_err && !a->quiet ? say : NULL, .ctx = a,
         };
         st = n_arg ? app_model_path(arg[0], e) : VQ_OK;
