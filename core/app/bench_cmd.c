@@ -47,14 +47,16 @@ static vq_status bench(app *a, const void *opts, char **arg, int n_arg, vq_err *
     } else {
         if (n_arg > 1) return vq_fail(e, VQ_EUSAGE, "one MODEL at a time");
         if (n_arg && o->shape) return vq_fail(e, VQ_EUSAGE, "either MODEL or --shape");
-        if (o->save && !o->shape) return vq_fail(e, VQ_EUSAGE, "--save goes with --shape");
+        if (o->save && !o->shape)
+            return vq_fail(e, VQ_EUSAGE, "--save goes with --shape");
         if (o->csv && !o->shape && !n_arg)
             return vq_fail(e, VQ_EUSAGE, "--csv goes with MODEL or --shape");
         if (o->type && !o->shape) return vq_fail(e, VQ_EUSAGE, "--type goes with --shape");
         const bn_opts b = {
             .model = n_arg ? arg[0] : NULL, .shape = o->shape, .type = o->type, .cpu = a->cpu,
             .threads = (int)a->threads, .prompt = o->prompt, .gen = (int)o->gen, .depth = o->depth,
-            .batch = o->batch, .reps = (int)o->reps, .save = o->save, .csv = o->csv, .json = a->json,
+            .batch = o->batch, .reps = (int)o->reps, .save = o->save, .csv = o->csv,
+            .json = a->json,
             .say = a->tty_err && !a->quiet ? say : NULL, .ctx = a,
         };
         st = n_arg ? app_model_path(arg[0], e) : VQ_OK;

@@ -163,8 +163,9 @@ void vq_barrier(vq_pool *p, int thread)
     }
     atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
     atomic_store_explicit(&p->job, 0, memory_order_relaxed);
-    /* Not a plain store: stlr and a later ldar keep their order on AArch64, but emulators on x86 are
-     * known to translate them without a barrier in between, and then both sides miss each other. */
+    /* Not a plain store: stlr and a later ldar keep their order on AArch64, but emulators on x86
+     * are known to translate them without a barrier in between, and then both sides miss each
+     * other. */
     atomic_fetch_add(&p->epoch, 1);
     if (atomic_load(&p->sleeping)) {
         /* Whoever looked at the epoch before we raised it is asleep once we have had the lock. */
