@@ -26,7 +26,7 @@
  * hardware prefetcher stops at page borders, so each line is called to the second level two pages
  * ahead; called to the first level from there it would hold one of few fill buffers all the way
  * from memory, so that follows half a page ahead.  N4 on Emerald Rapids, share of a bare read on
- * one core and on two: 60 and 54 % without, 83 and 82 % straight to the first level, 95 and 96 %
+ * one core and on two: 60 and 56 % without, 85 and 85 % straight to the first level, 98 and 97 %
  * so.  (Zen 5 was measured with the first level alone: 34 GB/s without, 41 from one page ahead, 45
  * from two.) */
 Q_INLINE void ask_ahead(const void *p)
