@@ -154,8 +154,13 @@ static vq_status read_text(job *b)
 static vq_status make_plan(job *b)
 {
     vaq_config *c = &b->config.c;
-    const vq_status st = cv_plan_make(&b->plan, &b->ckpt, c, b->o->type, b->e);
+    const cv_plan_opts o = { .type = b->o->type, .drop_mtp = b->o->drop_mtp };
+    const vq_status st = cv_plan_make(&b->plan, &b->ckpt, c, &o, b->e);
     if (st) return st;
+    if (b->plan.mtp_lacks[0]) {
+        notice(b, "%s: its MTP layer lacks %s: left out, so it will not draft", b->o->src,
+               b->plan.mtp_lacks);
+    }
     cv_recipe_text(&b->recipe, b->o->type, c);
     if (b->config.yarn) {
         vq_buf_printf(&b->recipe, "; yarn attn %s", b->o->yarn_hf ? "hf" : "file");

@@ -14,6 +14,7 @@ typedef struct cv_opts {
     int threads;            /* 0 = performance cores */
     bool yarn_hf;           /* --yarn-attn hf: ignore the config's attn_factor key */
     bool no_tokenizer, force, dry_run;
+    bool drop_mtp;          /* leave out the layers that only draft (R1) */
     const char *name;       /* model name in the metadata; NULL: the folder's */
     bool (*progress)(void *ctx, uint64_t done, uint64_t total); /* bytes read; true = stop */
     void (*notice)(void *ctx, const char *line);                /* things the user should know */

@@ -1,6 +1,6 @@
 /* describe.c - what `info` says about a checkpoint: its shape, its bytes, whether it converts.
  *
- * Also for checkpoints that do not convert (R1 itself, a lone shard, other models): numbers come
+ * Also for checkpoints that do not convert (a lone shard, other models): numbers come
  * from config.json as it stands, and "convertible" with "problem" says what cv_convert would. */
 #include "convert/card.h"
 #include "convert/convert.h"
@@ -110,7 +110,8 @@ static void put_verdict(vq_jw *w, const cv_ckpt *c)
     cv_plan plan = { 0 };
     vq_err why = { 0 };
     vq_status st = cv_config_read(&config, &c->config.j, c->config.path, false, &why);
-    if (!st) st = cv_plan_make(&plan, c, &config.c, -1, &why);
+    const cv_plan_opts o = { .type = -1, .quick = true };
+    if (!st) st = cv_plan_make(&plan, c, &config.c, &o, &why);
     cv_plan_clear(&plan);
     vq_jw_bool(w, "convertible", st == VQ_OK);
     if (st) vq_jw_cstr(w, "problem", why.msg);

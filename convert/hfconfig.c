@@ -1,7 +1,7 @@
 /* hfconfig.c - reads config.json, and refuses what we would compute differently.
  *
  * A config is a list of features, most of them silent: a key that is not understood usually means
- * a model that answers, a little wrong.  So every key that changes the computation of these three
+ * a model that answers, a little wrong.  So every key that changes the computation of these four
  * architectures is either honoured or refused with its value; keys that do not (dropout, dtype,
  * initialisation, caching) are left alone.  Traps on the way, each met in real files (models.md 6):
  *   head_dim        absent in Qwen2 and Llama 8B: hidden / heads; where given it need not be that
@@ -10,9 +10,12 @@
  *   sliding_window  set in Qwen configs that do not use it: use_sliding_window decides
  *   attention_bias  Qwen2 has q, k, v biases whatever this key says
  *   bos_token_id    wrong in the Qwen distills: generation_config.json, then the tokenizer, decide
+ *   mscale_all_dim  DeepSeek's scale on the scores: not the one on cos and sin, where it cancels
+ *   n_group         null or absent in some: one group
  * Errors are sticky: the reader below remembers the first and hands out zeros from then on. */
 #include "convert/hfconfig.h"
 
+#include "convert/part.h"
 #include "convert/ropetab.h"
 #include "quant/quant.h"
 
@@ -131,6 +134,7 @@ static const struct {
     { "qwen2", "Qwen2ForCausalLM", VAQ_QWEN2 },
     { "llama", "LlamaForCausalLM", VAQ_LLAMA },
     { "qwen3", "Qwen3ForCausalLM", VAQ_QWEN3 },
+    { "deepseek_v3", "DeepseekV3ForCausalLM", VAQ_DEEPSEEK3 },
 };
 enum { N_ARCHS = sizeof archs / sizeof archs[0] };
 
@@ -138,11 +142,6 @@ static void read_arch(reader *r, vaq_config *c)
 {
     const uint32_t type = get(r, "model_type"), list = get(r, "architectures");
     const uint32_t class = list ? vq_json_first(r->j, list) : 0;
-    if (text_is(r, type, "deepseek_v3") || text_is(r, class, "DeepseekV3ForCausalLM")) {
-        refuse(r, "model_type", type, "DeepSeek-V3 and R1 themselves come with a later version; "
-               "the R1 distills (qwen2, llama, qwen3) convert today");
-        return;
-    }
     for (int i = 0; i < N_ARCHS; i++) {
         if (type ? text_is(r, type, archs[i].type) : text_is(r, class, archs[i].class)) {
             if (class && !text_is(r, class, archs[i].class)) {
@@ -152,14 +151,53 @@ static void read_arch(reader *r, vaq_config *c)
             return;
         }
     }
-    refuse(r, "model_type", type, "only qwen2, llama and qwen3 are supported");
+    refuse(r, "model_type", type, "only qwen2, llama, qwen3 and deepseek_v3 are supported");
+}
+
+/* A key that may be absent but has one value only. */
+static void only_text(reader *r, const char *key, const char *value)
+{
+    const uint32_t v = get(r, key);
+    char why[64];
+    if (!v || text_is(r, v, value)) return;
+    strcat(strcat(strcpy(why, "only "), value), " is supported");
+    refuse(r, key, v, why);
+}
+
+/* FP8 as DeepSeek publishes it: plan.c finds the scales.  Other quantisations are of no use here:
+ * what they left out is gone. */
+static void read_quantization(reader *r)
+{
+    const uint32_t v = get(r, "quantization_config");
+    if (!v) return;
+    reader in = *r;
+    in.obj = v;
+    in.in = "quantization_config.";
+    const uint32_t method = get(&in, "quant_method");
+    if (!vq_json_is(r->j, v, VQ_JOBJ) || !text_is(r, method, "fp8")) {
+        refuse(&in, "quant_method", method, "only fp8 checkpoints and those that were never "
+               "quantised convert; take the original one");
+        r->st = in.st;
+        return;
+    }
+    only_text(&in, "fmt", "e4m3");
+    const uint32_t size = get(&in, "weight_block_size");
+    int64_t n = 0;
+    for (uint32_t k = size ? vq_json_first(r->j, size) : 0; k; k = vq_json_next(r->j, size, k)) {
+        int64_t d;
+        if (!vq_json_i64(r->j, k, &d) || d != CV_BLOCK) n = 2;
+        n++;
+    }
+    if (n != 2) {
+        refuse(&in, "weight_block_size", size, "only blocks of 128 x 128 are supported");
+    }
+    r->st = in.st;
 }
 
 /* Features of these architectures that we do not compute. */
 static void refuse_features(reader *r, const vaq_config *c)
 {
-    const uint32_t act = get(r, "hidden_act");
-    if (act && !text_is(r, act, "silu")) refuse(r, "hidden_act", act, "only silu is supported");
+    only_text(r, "hidden_act", "silu");
     if (c->arch != VAQ_QWEN2) only(r, "attention_bias", false);
     only(r, "mlp_bias", false);
     only(r, "use_sliding_window", false);
@@ -168,11 +206,7 @@ static void refuse_features(reader *r, const vaq_config *c)
     if (partial && opt_num(r, "partial_rotary_factor", 1) != 1) {
         refuse(r, "partial_rotary_factor", partial, "only 1 is supported");
     }
-    const uint32_t quantized = get(r, "quantization_config");
-    if (quantized) {
-        refuse(r, "quantization_config", quantized,
-               "quantised checkpoints are not supported; convert the original one");
-    }
+    if (!r->st) read_quantization(r);
     const uint32_t layers = get(r, "layer_types");
     for (uint32_t k = layers ? vq_json_first(r->j, layers) : 0; k;
          k = vq_json_next(r->j, layers, k)) {
@@ -246,6 +280,12 @@ static void read_yarn(reader *r, cv_rope *rope, const vaq_config *c)
     rope->orig = opt_num(r, "original_max_position_embeddings", c->ctx);
 }
 
+/* On q.k, rounded once (exact.md 2). */
+static float attn_scale(uint32_t head_dim, double mm)
+{
+    return (float)(1 / sqrt((double)head_dim) * mm * mm);
+}
+
 static void read_scaling(reader *r, cv_config *out, cv_rope *rope, bool yarn_hf)
 {
     const uint32_t a = get(r, "rope_type"), b = get(r, "type");
@@ -271,6 +311,10 @@ static void read_scaling(reader *r, cv_config *out, cv_rope *rope, bool yarn_hf)
                "must be at least 1");
     }
     if (out->yarn) out->c.rope_mult = yarn_magnitude(r, rope->factor, yarn_hf);
+    if (out->yarn && out->c.arch == VAQ_DEEPSEEK3 && get(r, "mscale_all_dim")) {
+        const double mm = cv_yarn_magnitude(rope->factor, opt_num(r, "mscale_all_dim", 1));
+        out->c.attn_scale = attn_scale(out->c.head_dim, mm);
+    }
 }
 
 /* rope_scaling beside rope_theta, or (transformers 5) both in rope_parameters. */
@@ -311,7 +355,9 @@ static int32_t read_id(const reader *r, const char *key, const vaq_config *c)
 
 /* ---- the whole ---- */
 
-enum { MAX_DIM = 1 << 20, MAX_HEADS = 1024, MAX_VOCAB = 1 << 24, MAX_CTX = 1 << 24 };
+enum {
+    MAX_DIM = 1 << 20, MAX_HEADS = 1024, MAX_LATENT = 4096, MAX_VOCAB = 1 << 24, MAX_CTX = 1 << 24
+};
 
 static void read_heads(reader *r, vaq_config *c)
 {
@@ -337,6 +383,63 @@ static void read_heads(reader *r, vaq_config *c)
     c->v_dim = c->rope_dim = c->head_dim;
 }
 
+/* Latent attention: one latent for all heads, whose k and v are made of it. */
+static void read_mla(reader *r, vaq_config *c)
+{
+    c->n_head = want_int(r, "num_attention_heads", 1, MAX_HEADS);
+    const uint32_t kv = opt_int(r, "num_key_value_heads", 1, MAX_HEADS, c->n_head);
+    if (!r->st && kv != c->n_head) {
+        refuse(r, "num_key_value_heads", get(r, "num_key_value_heads"),
+               "must be num_attention_heads");
+    }
+    c->n_head_kv = 1;
+    c->q_lora = opt_int(r, "q_lora_rank", 1, MAX_DIM, 0);
+    c->kv_lora = want_int(r, "kv_lora_rank", 1, MAX_LATENT);
+    c->nope_dim = want_int(r, "qk_nope_head_dim", 1, CV_ROPE_MAX);
+    c->rope_dim = want_int(r, "qk_rope_head_dim", 2, CV_ROPE_MAX);
+    c->v_dim = want_int(r, "v_head_dim", 1, 2 * CV_ROPE_MAX);
+    c->head_dim = c->nope_dim + c->rope_dim;
+    if (!r->st && c->rope_dim % 2) {
+        refuse(r, "qk_rope_head_dim", get(r, "qk_rope_head_dim"), "must be even");
+    }
+    if (!r->st && c->kv_lora % Q_ROWS) {
+        refuse(r, "kv_lora_rank", get(r, "kv_lora_rank"), "must be a multiple of 16");
+    }
+    if (!r->st && c->v_dim % Q_ROWS) {
+        refuse(r, "v_head_dim", get(r, "v_head_dim"), "must be a multiple of 16");
+    }
+    if (opt_bool(r, "rope_interleave", true)) c->flags |= VAQ_F_ROPE_PAIRS;
+}
+
+/* The choice of experts; what is absent is what that class of transformers does. */
+static void read_experts(reader *r, vaq_config *c)
+{
+    only_text(r, "scoring_func", "sigmoid");
+    only_text(r, "topk_method", "noaux_tc");
+    opt_int(r, "moe_layer_freq", 1, 1, 1);
+    c->n_expert = want_int(r, "n_routed_experts", 1, VAQ_MAX_EXPERTS);
+    c->n_expert_used = want_int(r, "num_experts_per_tok", 1, c->n_expert);
+    c->n_expert_shared = opt_int(r, "n_shared_experts", 0, VAQ_MAX_EXPERTS, 0);
+    c->n_group = opt_int(r, "n_group", 0, c->n_expert, 1);
+    if (!c->n_group) c->n_group = 1;
+    c->n_group_used = opt_int(r, "topk_group", 0, c->n_group, c->n_group);
+    if (!c->n_group_used) c->n_group_used = c->n_group;
+    c->n_dense_layer = want_int(r, "first_k_dense_replace", 0, c->n_layer);
+    c->moe_inter = want_int(r, "moe_intermediate_size", 1, MAX_DIM);
+    c->routed_scale = (float)opt_num(r, "routed_scaling_factor", 1);
+    c->n_mtp = opt_int(r, "num_nextn_predict_layers", 0, VAQ_MAX_MTP, 0);
+    if (opt_bool(r, "norm_topk_prob", true)) c->flags |= VAQ_F_NORM_TOPK;
+    if (r->st) return;
+    const uint32_t of_group = c->n_expert / c->n_group;
+    if (c->n_expert % c->n_group || (c->n_group > 1 && of_group < 2)) {
+        refuse(r, "n_group", get(r, "n_group"),
+               "must cut n_routed_experts into equal groups of two at least");
+    } else if (c->n_expert_used > c->n_group_used * of_group) {
+        refuse(r, "num_experts_per_tok", get(r, "num_experts_per_tok"),
+               "more than the groups that topk_group leaves have");
+    }
+}
+
 vq_status cv_config_read(cv_config *out, const vq_json *j, const char *path, bool yarn_hf,
                          vq_err *e)
 {
@@ -351,14 +454,19 @@ vq_status cv_config_read(cv_config *out, const vq_json *j, const char *path, boo
     c->n_vocab = want_int(&r, "vocab_size", 1, MAX_VOCAB);
     c->ctx = want_int(&r, "max_position_embeddings", 1, MAX_CTX);
     c->eps = (float)opt_num(&r, "rms_norm_eps", 1e-6);
-    read_heads(&r, c);
+    if (c->arch == VAQ_DEEPSEEK3) {
+        read_mla(&r, c);
+        read_experts(&r, c);
+    } else {
+        read_heads(&r, c);
+    }
     if (opt_bool(&r, "tie_word_embeddings", false)) c->flags |= VAQ_F_TIED;
     if (c->arch == VAQ_QWEN2) c->flags |= VAQ_F_QKV_BIAS;
     if (c->arch == VAQ_QWEN3) c->flags |= VAQ_F_QK_NORM;
     c->rope_mult = 1;
+    c->attn_scale = attn_scale(c->head_dim, 1);
     if (!r.st) read_rope(&r, out, yarn_hf);
     if (r.st) return r.st;
-    c->attn_scale = (float)(1 / sqrt((double)c->head_dim)); /* rounded once (exact.md 2) */
     c->n_ids = c->n_vocab;
     c->bos = read_id(&r, "bos_token_id", c);
     c->eos = read_id(&r, "eos_token_id", c);

@@ -1,7 +1,9 @@
 /* names.c - the names Hugging Face checkpoints give to what the container knows by role.
  *
- * The container's own table already spells a role the way checkpoints do; only gate and up are two
- * tensors there and one here.  Names are canonical: without "model." in front. */
+ * The container's own table spells a role the way checkpoints do, except where one of its tensors
+ * is two of theirs (gate and up) or two of its are one (k_up and v_up).  Names are canonical:
+ * without "model." in front. */
+#include "convert/checkpoint.h"
 #include "convert/plan.h"
 
 #include "core/file/check.h"
@@ -11,15 +13,25 @@
 
 int cv_source_names(const vaq_tensor *t, char name[2][96])
 {
-    static const char *const pair[2] = { "mlp.gate_proj.weight", "mlp.up_proj.weight" };
-    const vq_role_row *r = vq_role_find(t->role);
-    const int n = t->role == VAQ_GATE_UP ? 2 : 1;
-    for (int i = 0; i < n; i++) {
-        const char *own = n == 2 ? pair[i] : r->name;
-        if (r->per_layer) snprintf(name[i], 96, "layers.%u.%s", (unsigned)t->layer, own);
-        else snprintf(name[i], 96, "%s", own);
+    static const struct { const char *ours, *theirs[2]; } other[] = {
+        { "gate_up_proj.", { "gate_proj.", "up_proj." } },
+        { "k_up_proj.", { "kv_b_proj.", NULL } },
+        { "v_up_proj.", { "kv_b_proj.", NULL } },
+    };
+    char full[96];
+    vq_tensor_name(full, t);
+    const char *own = cv_canonical(vq_str_c(full)).p;
+    for (size_t i = 0; i < sizeof other / sizeof other[0]; i++) {
+        const char *at = strstr(own, other[i].ours);
+        int n = 0;
+        for (; at && n < 2 && other[i].theirs[n]; n++) {
+            snprintf(name[n], 96, "%.*s%s%s", (int)(at - own), own, other[i].theirs[n],
+                     at + strlen(other[i].ours));
+        }
+        if (at) return n;
     }
-    return n;
+    snprintf(name[0], 96, "%s", own);
+    return 1;
 }
 
 bool cv_ignorable(vq_str canonical)

@@ -68,22 +68,18 @@ static bool is_vector(const vaq_tensor *t)
     return t->layout == VAQ_VECTOR;
 }
 
-/* Bytes of one row in the checkpoint. */
-static size_t row_bytes(const cv_plan *p, size_t i, int part)
-{
-    return (size_t)p->tensor[i].cols * cv_dtype_size(p->src[i].part[part]->dtype);
-}
-
 static uint32_t groups_of(const vaq_tensor *t)
 {
     return (t->rows + Q_ROWS - 1) / Q_ROWS;
 }
 
-/* Row groups of a band.  A pair is cut between its pairs of groups. */
-static uint32_t groups_per_band(const cv_plan *p, size_t i)
+/* Row groups of a band.  A pair is cut between its pairs of groups, heads apart from each other. */
+static uint32_t groups_per_band(const cv_source *src)
 {
-    const uint32_t unit = p->src[i].part[1] ? 2 : 1;
-    const size_t bytes = unit * Q_ROWS * row_bytes(p, i, 0);
+    const cv_part *p = &src->part[0];
+    if (p->head_rows) return p->head_rows / Q_ROWS;
+    const uint32_t unit = (uint32_t)src->n;
+    const size_t bytes = unit * Q_ROWS * cv_part_row_bytes(p);
     assert(bytes);
     const size_t n = bytes < BAND ? BAND / bytes : 1;
     return unit * (uint32_t)n;
@@ -99,7 +95,7 @@ static bool next_band(const cv_plan *p, band *b)
     }
     if (b->tensor >= p->n) return false;
     const uint32_t left = groups_of(&p->tensor[b->tensor]) - b->group;
-    const uint32_t n = groups_per_band(p, b->tensor);
+    const uint32_t n = groups_per_band(&p->src[b->tensor]);
     b->n_group = n < left ? n : left;
     return true;
 }
@@ -109,21 +105,24 @@ static size_t out_group(const vaq_tensor *t)
     return is_vector(t) ? t->cols * sizeof(float) : q_group_bytes(t->type, (int)t->cols);
 }
 
-/* Rows of source tensor `part` in a band, and the first of them. */
-static uint32_t rows_in(const cv_plan *p, const band *b, int part, uint32_t *first)
+/* Rows of part `i` in a band, and the first of them: rows of the container's matrix, of a pair
+ * those of one half. */
+static uint32_t rows_in(const cv_plan *p, const band *b, int i, uint32_t *first)
 {
-    const cv_tensor *const *s = p->src[b->tensor].part;
-    const uint32_t share = s[1] ? 2 : 1;
-    assert(s[part]);
-    const uint32_t total = s[part]->n_dim == 2 ? (uint32_t)s[part]->dim[0] : 1;
+    const cv_source *src = &p->src[b->tensor];
+    const uint32_t share = (uint32_t)src->n;
+    uint64_t total = p->tensor[b->tensor].rows;
+    if (share > 1) total = src->part[i].t->dim[0]; /* without padding */
     const uint32_t last = (b->group + b->n_group) / share * Q_ROWS;
     *first = b->group / share * Q_ROWS;
-    return (last < total ? last : total) - *first;
+    return (uint32_t)(last < total ? last : total) - *first;
 }
 
-static int n_parts(const cv_plan *p, size_t tensor)
+static cv_span span_in(const cv_plan *p, const band *b, int i)
 {
-    return p->src[tensor].part[1] ? 2 : 1;
+    uint32_t first;
+    const uint32_t n = rows_in(p, b, i, &first);
+    return cv_part_span(&p->src[b->tensor].part[i], first, n);
 }
 
 /* ---- reading ---- */
@@ -131,26 +130,20 @@ static int n_parts(const cv_plan *p, size_t tensor)
 static void want_band(const pipe *x, const band *b)
 {
     const cv_plan *p = x->run->plan;
-    for (int i = 0; i < n_parts(p, b->tensor); i++) {
-        const cv_tensor *t = p->src[b->tensor].part[i];
-        const size_t row = row_bytes(p, b->tensor, i);
-        uint32_t first;
-        const uint32_t n = rows_in(p, b, i, &first);
-        vq_fd_want(t->file->fd, t->off + (uint64_t)first * row, (uint64_t)n * row);
-    }
+    const cv_source *src = &p->src[b->tensor];
+    for (int i = 0; i < src->n; i++) cv_part_want(&src->part[i], span_in(p, b, i));
 }
 
 static vq_status read_band(const pipe *x, slot *s)
 {
     const cv_plan *p = x->run->plan;
+    const cv_source *src = &p->src[s->b.tensor];
     uint8_t *to = s->raw;
     vq_status st = VQ_OK;
-    for (int i = 0; !st && i < n_parts(p, s->b.tensor); i++) {
-        const size_t row = row_bytes(p, s->b.tensor, i);
-        uint32_t first;
-        const uint32_t n = rows_in(p, &s->b, i, &first);
-        st = cv_st_read(p->src[s->b.tensor].part[i], (uint64_t)first * row, to, n * row, &s->err);
-        to += n * row;
+    for (int i = 0; !st && i < src->n; i++) {
+        const cv_span span = span_in(p, &s->b, i);
+        st = cv_part_read(&src->part[i], span, to, &s->err);
+        to += cv_part_raw_bytes(&src->part[i], span);
     }
     return st;
 }
@@ -184,8 +177,11 @@ static void reader(pipe *x)
 
 /* ---- encoding ---- */
 
-static vq_status bad_weight(slot *s, const cv_tensor *t, uint64_t row, uint64_t col, float v)
+/* row, col: of the container's matrix, of a pair of one half. */
+static vq_status bad_weight(slot *s, const cv_part *p, uint64_t row, uint64_t col, float v)
 {
+    const cv_tensor *t = p->t;
+    cv_part_origin(p, &row, &col);
     const unsigned long long r = row, c = col;
     if (isfinite(v)) { /* 65504 is the largest of f16 */
         return vq_fail(&s->err, VQ_EFORMAT, "%s: tensor %.*s: the weight at row %llu, column %llu "
@@ -200,11 +196,11 @@ static vq_status bad_weight(slot *s, const cv_tensor *t, uint64_t row, uint64_t 
 
 static vq_status copy_vector(const pipe *x, slot *s)
 {
-    const cv_tensor *t = x->run->plan->src[s->b.tensor].part[0];
+    const cv_part *p = &x->run->plan->src[s->b.tensor].part[0];
     float *out = (float *)(void *)s->out;
-    cv_decode(out, t->dtype, s->raw, (size_t)t->n);
-    for (uint64_t i = 0; i < t->n; i++) {
-        if (!isfinite(out[i])) return bad_weight(s, t, 0, i, out[i]);
+    cv_part_floats(p, (cv_span){ 0, 1 }, s->raw, out, 0, 0, 1);
+    for (uint64_t i = 0; i < p->t->n; i++) {
+        if (!isfinite(out[i])) return bad_weight(s, p, 0, i, out[i]);
     }
     return VQ_OK;
 }
@@ -212,30 +208,31 @@ static vq_status copy_vector(const pipe *x, slot *s)
 static vq_status encode_band(const pipe *x, slot *s, float *rows, void *tmp)
 {
     const cv_plan *p = x->run->plan;
-    const size_t i = s->b.tensor;
-    const vaq_tensor *t = &p->tensor[i];
+    const cv_source *src = &p->src[s->b.tensor];
+    const vaq_tensor *t = &p->tensor[s->b.tensor];
     s->err2[0] = s->err2[1] = 0;
     if (is_vector(t)) return copy_vector(x, s);
-    const int parts = n_parts(p, i);
     const uint32_t k = t->cols;
     uint32_t first[2] = { 0 }, n[2] = { 0 };
+    cv_span span[2];
     const uint8_t *raw[2] = { s->raw };
-    for (int part = 0; part < parts; part++) {
-        n[part] = rows_in(p, &s->b, part, &first[part]);
-        if (part) raw[part] = raw[0] + n[0] * row_bytes(p, i, 0);
+    for (int i = 0; i < src->n; i++) {
+        n[i] = rows_in(p, &s->b, i, &first[i]);
+        span[i] = span_in(p, &s->b, i);
+        if (i) raw[i] = raw[0] + cv_part_raw_bytes(&src->part[0], span[0]);
     }
     for (uint32_t g = 0; g < s->b.n_group; g++) {
-        const int part = (int)g % parts;
-        const uint32_t at = g / (uint32_t)parts * Q_ROWS; /* row of the part in this band */
-        const uint32_t take = n[part] - at < Q_ROWS ? n[part] - at : Q_ROWS;
-        const cv_tensor *src = p->src[i].part[part];
+        const int i = (int)g % src->n;
+        const uint32_t at = g / (uint32_t)src->n * Q_ROWS; /* row of the part in this band */
+        const uint32_t take = n[i] - at < Q_ROWS ? n[i] - at : Q_ROWS;
+        const cv_part *part = &src->part[i];
         double err2[2];
-        cv_decode(rows, src->dtype, raw[part] + at * row_bytes(p, i, part), (size_t)take * k);
+        cv_part_floats(part, span[i], raw[i], rows, k, first[i] + at, take);
         const uint64_t bad = q_encode_group(t->type, s->out + g * out_group(t), rows, k, (int)take,
                                             (int)k, NULL, tmp, err2);
         if (bad) {
             const uint64_t r = (bad - 1) / k, c = (bad - 1) % k;
-            return bad_weight(s, src, first[part] + at + r, c, rows[r * k + c]);
+            return bad_weight(s, part, first[i] + at + r, c, rows[r * k + c]);
         }
         s->err2[0] += err2[0];
         s->err2[1] += err2[1];
@@ -284,9 +281,8 @@ static vq_status write_band(pipe *x, const slot *s)
     const vq_status st = vq_writer_put(r->writer, i, (uint64_t)s->b.group * size, s->out,
                                        s->b.n_group * size, x->e);
     if (st) return st;
-    for (int part = 0; part < n_parts(r->plan, i); part++) {
-        uint32_t first;
-        x->done += (uint64_t)rows_in(r->plan, &s->b, part, &first) * row_bytes(r->plan, i, part);
+    for (int k = 0; k < r->plan->src[i].n; k++) {
+        x->done += span_in(r->plan, &s->b, k).n * cv_part_row_bytes(&r->plan->src[i].part[k]);
     }
     if (s->b.group + s->b.n_group < groups_of(t)) return VQ_OK;
     const double *sum = &x->err2[2 * i];
@@ -331,10 +327,9 @@ static void measure(pipe *x)
     const cv_plan *p = x->run->plan;
     for (band b = { 0 }; next_band(p, &b);) {
         const vaq_tensor *t = &p->tensor[b.tensor];
-        uint32_t first;
         size_t raw = 0;
-        for (int i = 0; i < n_parts(p, b.tensor); i++) {
-            raw += rows_in(p, &b, i, &first) * row_bytes(p, b.tensor, i);
+        for (int i = 0; i < p->src[b.tensor].n; i++) {
+            raw += cv_part_raw_bytes(&p->src[b.tensor].part[i], span_in(p, &b, i));
         }
         const size_t out = b.n_group * out_group(t);
         if (raw > x->raw_max) x->raw_max = raw;

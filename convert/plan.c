@@ -15,7 +15,7 @@ typedef struct builder {
     cv_plan *p;
     const cv_ckpt *ckpt;
     vaq_config *c;
-    int type;
+    const cv_plan_opts *o;
     bool *used;             /* (ckpt->n_tensor) */
     size_t cap;             /* of p's arrays */
     vq_err *e;
@@ -26,34 +26,7 @@ static vq_status no_memory(const builder *b)
     return vq_fail(b->e, VQ_ENOMEM, "%s: out of memory", b->ckpt->dir);
 }
 
-/* ---- shapes in terms of the config ---- */
-
-/* Rows and columns of one part; rows 0: a vector. */
-static void shape_of(const vaq_config *c, uint32_t role, uint64_t *rows, uint64_t *cols)
-{
-    const uint32_t q = c->n_head * c->head_dim, k = c->n_head_kv * c->head_dim;
-    const uint32_t v = c->n_head_kv * c->v_dim, o = c->n_head * c->v_dim;
-    *rows = 0;
-    *cols = c->hidden;
-    switch ((vaq_role)role) {
-    case VAQ_EMBED:
-    case VAQ_HEAD: *rows = c->n_vocab; break;
-    case VAQ_NORM_OUT:
-    case VAQ_NORM_ATTN:
-    case VAQ_NORM_FFN: break;
-    case VAQ_Q: *rows = q; break;
-    case VAQ_K: *rows = k; break;
-    case VAQ_V: *rows = v; break;
-    case VAQ_O: *rows = c->hidden; *cols = o; break;
-    case VAQ_Q_BIAS: *cols = q; break;
-    case VAQ_K_BIAS: *cols = k; break;
-    case VAQ_V_BIAS: *cols = v; break;
-    case VAQ_Q_NORM:
-    case VAQ_K_NORM: *cols = c->head_dim; break;
-    case VAQ_GATE_UP: *rows = c->inter; break;
-    case VAQ_DOWN: *rows = c->hidden; *cols = c->inter; break;
-    }
-}
+/* ---- one tensor of the checkpoint ---- */
 
 static void shape_text(char out[64], int n_dim, uint64_t a, uint64_t b)
 {
@@ -63,19 +36,10 @@ static void shape_text(char out[64], int n_dim, uint64_t a, uint64_t b)
     else snprintf(out, 64, "%llu x %llu%s", x, y, n_dim > 2 ? " x ..." : "");
 }
 
-static vq_status check_part(const builder *b, const cv_tensor *t, uint64_t rows, uint64_t cols)
+/* rows 0: a vector. */
+static vq_status check_shape(const builder *b, const cv_tensor *t, uint64_t rows, uint64_t cols,
+                             const char *who)
 {
-    const char *path = t->file->path;
-    const int len = (int)t->name.n;
-    if (t->dtype == CV_F8_E4M3) {
-        return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s is F8_E4M3; converting FP8 weights comes "
-                       "with a later version, take a BF16 checkpoint",
-                       path, len, t->name.p);
-    }
-    if (t->dtype == CV_OTHER) {
-        return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s is %s; only BF16, F16 and F32 convert",
-                       path, len, t->name.p, t->dtype_name);
-    }
     const bool ok = rows ? t->n_dim == 2 && t->dim[0] == rows && t->dim[1] == cols
                          : t->n_dim == 1 && t->dim[0] == cols;
     if (ok) return VQ_OK;
@@ -83,11 +47,9 @@ static vq_status check_part(const builder *b, const cv_tensor *t, uint64_t rows,
     shape_text(is, t->n_dim, t->dim[0], t->dim[1]);
     if (rows) shape_text(want, 2, rows, cols);
     else shape_text(want, 1, cols, 0);
-    return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s is %s, config.json asks for %s", path, len,
-                   t->name.p, is, want);
+    return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s is %s, %s %s", t->file->path, (int)t->name.n,
+                   t->name.p, is, who, want);
 }
-
-/* ---- the list ---- */
 
 /* Looks a tensor up and notes that it has its place. */
 static const cv_tensor *use(builder *b, const char *canonical)
@@ -97,60 +59,133 @@ static const cv_tensor *use(builder *b, const char *canonical)
     return t;
 }
 
-static vq_status add(builder *b, vaq_role role, uint32_t layer)
+/* FP8 weights are nothing without their scales: guessing them once shipped a model whose weights
+ * were 3361 times too large. */
+static vq_status find_scale(builder *b, cv_part *p)
+{
+    const cv_tensor *t = p->t;
+    const vq_str own = cv_canonical(t->name);
+    char name[128];
+    snprintf(name, sizeof name, "%.*s_scale_inv", own.n > 100 ? 100 : (int)own.n, own.p);
+    p->scale = use(b, name);
+    if (!p->scale) {
+        return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s is F8_E4M3 and its scales, "
+                       "%.*s_scale_inv, are in no file; download the checkpoint again, or take a "
+                       "BF16 one",
+                       t->file->path, (int)t->name.n, t->name.p, (int)t->name.n, t->name.p);
+    }
+    if (p->scale->dtype != CV_F32) {
+        return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s is %s; scales of FP8 weights must be F32",
+                       p->scale->file->path, (int)p->scale->name.n, p->scale->name.p,
+                       p->scale->dtype_name);
+    }
+    return check_shape(b, p->scale, (t->dim[0] + CV_BLOCK - 1) / CV_BLOCK,
+                       (t->dim[1] + CV_BLOCK - 1) / CV_BLOCK, "one scale per 128 x 128 weights is");
+}
+
+static vq_status find_part(builder *b, cv_part *p, const vaq_tensor *t, const char *name,
+                           uint64_t rows, uint64_t cols)
+{
+    p->t = use(b, name);
+    if (!p->t && t->role == VAQ_EMBED) p->t = use(b, "lm_head.weight"); /* see tie() */
+    if (!p->t) {
+        return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %s%s is missing%s", b->ckpt->dir,
+                       t->role == VAQ_HEAD ? "" : "model.", name,
+                       b->ckpt->n_shard == 1 ? "; if this is one of several shards, give the "
+                                               "folder with all of them and their index"
+                                             : "");
+    }
+    if (p->t->dtype == CV_OTHER || (p->t->dtype == CV_F8_E4M3 && !rows)) {
+        return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s is %s; only BF16, F16, F32 and, of "
+                       "matrices, F8_E4M3 convert",
+                       p->t->file->path, (int)p->t->name.n, p->t->name.p, p->t->dtype_name);
+    }
+    const vq_status st = check_shape(b, p->t, rows, cols, "config.json asks for");
+    return !st && p->t->dtype == CV_F8_E4M3 ? find_scale(b, p) : st;
+}
+
+/* ---- the list ---- */
+
+/* k_up and v_up: which rows of every head of kv_b_proj they take, and its whole shape. */
+static void by_heads(cv_part *p, const vaq_config *c, bool k, uint64_t *rows, uint64_t *cols)
+{
+    p->stride = c->nope_dim + c->v_dim;
+    p->first = k ? 0 : c->nope_dim;
+    p->head_rows = k ? c->kv_lora : c->v_dim;
+    p->turned = k ? c->nope_dim : 0;
+    *rows = (uint64_t)c->n_head * p->stride;
+    *cols = c->kv_lora;
+}
+
+static vq_status add(builder *b, vaq_role role, uint32_t layer, int32_t expert)
 {
     cv_plan *p = b->p;
+    const vaq_config *c = b->c;
     const vq_role_row *row = vq_role_find(role);
-    if (!vq_role_used(row, b->c)) return VQ_OK;
+    uint32_t first, end;
+    vq_role_layers(row, c, &first, &end);
+    if (!vq_role_used(row, c) || layer < first || layer >= end) return VQ_OK;
     size_t cap = b->cap;
     if (vq_grow(&p->src, &cap, p->n + 1, sizeof *p->src)) return no_memory(b);
     if (vq_grow(&p->tensor, &b->cap, p->n + 1, sizeof *p->tensor)) return no_memory(b);
     vaq_tensor *t = &p->tensor[p->n];
     cv_source *src = &p->src[p->n];
     *t = (vaq_tensor){ .role = (uint16_t)role, .layout = row->layout, .layer = (uint16_t)layer,
-                       .expert = -1 };
-    *src = (cv_source){ { NULL, NULL } };
+                       .expert = expert, .rows = vq_role_rows(row, c),
+                       .cols = vq_dim_of(c, row->cols) };
+    *src = (cv_source){ .n = 0 };
 
-    uint64_t rows, cols;
-    shape_of(b->c, role, &rows, &cols);
     char name[2][96];
     const int parts = cv_source_names(t, name);
+    const bool vector = t->layout == VAQ_VECTOR;
     for (int i = 0; i < parts; i++) {
-        const cv_tensor *s = use(b, name[i]);
-        if (!s && role == VAQ_EMBED) s = use(b, "lm_head.weight"); /* see tie() */
-        if (!s) {
-            return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %s%s is missing%s", b->ckpt->dir,
-                           role == VAQ_HEAD ? "" : "model.", name[i],
-                           b->ckpt->n_shard == 1 ? "; if this is one of several shards, give the "
-                                                   "folder with all of them and their index"
-                                                 : "");
-        }
-        const vq_status st = check_part(b, s, rows, cols);
+        uint64_t rows = vector ? 0 : vq_dim_of(c, row->rows), cols = t->cols;
+        const uint64_t weights = vector ? cols : rows * cols;
+        cv_part *part = &src->part[i];
+        if (role == VAQ_K_UP || role == VAQ_V_UP) by_heads(part, c, role == VAQ_K_UP, &rows, &cols);
+        const vq_status st = find_part(b, part, t, name[i], rows, cols);
         if (st) return st;
-        src->part[i] = s;
-        p->read_bytes += s->size;
-        t->params += s->n;
+        t->params += weights;
+        p->read_bytes += weights * cv_dtype_size(part->t->dtype);
     }
+    src->n = parts;
     p->params += t->params;
-    t->cols = (uint32_t)cols;
-    t->rows = rows ? (uint32_t)rows : 1;
-    if (parts == 2) t->rows = 2 * ((t->rows + Q_ROWS - 1) / Q_ROWS * Q_ROWS);
-    t->type = (uint16_t)(rows ? cv_recipe_type(b->type, b->c, role, layer) : Q_F32);
+    t->type = (uint16_t)(vector ? Q_F32 : cv_recipe_type(b->o->type, c, role, layer));
     p->n++;
     return VQ_OK;
 }
 
+static vq_status add_layer(builder *b, uint32_t l)
+{
+    /* In the order of use; each kind of model has some of them. */
+    static const vaq_role before[] = {
+        VAQ_MTP_EMBED, VAQ_MTP_ENORM, VAQ_MTP_HNORM, VAQ_MTP_EH,
+        VAQ_NORM_ATTN, VAQ_Q, VAQ_K, VAQ_V, VAQ_Q_BIAS, VAQ_K_BIAS, VAQ_V_BIAS, VAQ_Q_NORM,
+        VAQ_K_NORM, VAQ_Q_A, VAQ_Q_A_NORM, VAQ_Q_B, VAQ_KV_A, VAQ_KV_A_NORM, VAQ_K_UP, VAQ_V_UP,
+        VAQ_O, VAQ_NORM_FFN, VAQ_GATE_UP, VAQ_DOWN, VAQ_ROUTER, VAQ_ROUTER_BIAS,
+        VAQ_SHARED_GATE_UP, VAQ_SHARED_DOWN
+    };
+    vq_status st = VQ_OK;
+    for (size_t i = 0; !st && i < sizeof before / sizeof before[0]; i++) {
+        st = add(b, before[i], l, -1);
+    }
+    for (int32_t x = 0; !st && x < (int32_t)b->c->n_expert; x++) {
+        st = add(b, VAQ_EXPERT_GATE_UP, l, x);
+        if (!st) st = add(b, VAQ_EXPERT_DOWN, l, x);
+    }
+    if (!st) st = add(b, VAQ_MTP_NORM, l, -1);
+    if (!st) st = add(b, VAQ_MTP_HEAD, l, -1);
+    return st;
+}
+
 static vq_status add_all(builder *b)
 {
-    static const vaq_role layer[] = { VAQ_NORM_ATTN, VAQ_Q, VAQ_K, VAQ_V, VAQ_Q_BIAS, VAQ_K_BIAS,
-                                      VAQ_V_BIAS, VAQ_Q_NORM, VAQ_K_NORM, VAQ_O, VAQ_NORM_FFN,
-                                      VAQ_GATE_UP, VAQ_DOWN };
-    vq_status st = add(b, VAQ_EMBED, VAQ_NO_LAYER);
-    for (uint32_t l = 0; l < b->c->n_layer; l++) {
-        for (size_t i = 0; !st && i < sizeof layer / sizeof layer[0]; i++) st = add(b, layer[i], l);
-    }
-    if (!st) st = add(b, VAQ_NORM_OUT, VAQ_NO_LAYER);
-    if (!st) st = add(b, VAQ_HEAD, VAQ_NO_LAYER);
+    const uint32_t main = b->c->n_layer, all = main + b->c->n_mtp;
+    vq_status st = add(b, VAQ_EMBED, VAQ_NO_LAYER, -1);
+    for (uint32_t l = 0; !st && l < main; l++) st = add_layer(b, l);
+    if (!st) st = add(b, VAQ_NORM_OUT, VAQ_NO_LAYER, -1);
+    if (!st) st = add(b, VAQ_HEAD, VAQ_NO_LAYER, -1);
+    for (uint32_t l = main; !st && l < all; l++) st = add_layer(b, l);
     return st;
 }
 
@@ -160,7 +195,11 @@ static vq_status same_bytes(const builder *b, const cv_tensor *x, const cv_tenso
 {
     enum { PIECE = 1 << 20 };
     *same = false;
-    if (x->dtype != y->dtype || x->size != y->size) return VQ_OK;
+    if (x->dtype != y->dtype || x->size != y->size || x->dtype == CV_F8_E4M3) return VQ_OK;
+    if (b->o->quick) {
+        *same = true;
+        return VQ_OK;
+    }
     uint8_t *buf = vq_malloc(2 * PIECE);
     if (!buf) return no_memory(b);
     vq_status st = VQ_OK;
@@ -215,6 +254,81 @@ static vq_status tie(builder *b)
     return VQ_OK;
 }
 
+/* ---- MTP layers ---- */
+
+/* Notes the first tensor that they want and the checkpoint lacks. */
+static bool mtp_whole(const builder *b)
+{
+    const vaq_config *c = b->c;
+    const vq_role_row *r;
+    for (int i = 0; (r = vq_role_at(i)) != NULL; i++) {
+        uint32_t layer, end;
+        const int32_t experts = r->scope == VAQ_EXPERT ? (int32_t)c->n_expert : 0;
+        vq_role_layers(r, c, &layer, &end);
+        if (!vq_role_used(r, c) || r->scope == VAQ_ONCE) continue;
+        for (layer = layer < c->n_layer ? c->n_layer : layer; layer < end; layer++) {
+            for (int32_t x = experts ? 0 : -1; x < experts; x++) {
+                const vaq_tensor t = { .role = r->role, .layer = (uint16_t)layer, .expert = x };
+                char name[2][96];
+                const int n = cv_source_names(&t, name);
+                for (int k = 0; k < n; k++) {
+                    if (cv_ckpt_find(b->ckpt, name[k])) continue;
+                    memcpy(b->p->mtp_lacks, name[k], sizeof name[k]);
+                    return false;
+                }
+            }
+        }
+    }
+    return true;
+}
+
+/* Leaves them out: their tensors are nobody's fault. */
+static void drop_mtp(builder *b)
+{
+    for (size_t i = 0; i < b->ckpt->n_tensor; i++) {
+        const vq_str name = cv_canonical(b->ckpt->tensor[i].name);
+        for (uint32_t l = b->c->n_layer; l < b->c->n_layer + b->c->n_mtp; l++) {
+            char start[32];
+            const size_t n = (size_t)snprintf(start, sizeof start, "layers.%u.", l);
+            if (name.n > n && !memcmp(name.p, start, n)) b->used[i] = true;
+        }
+    }
+    b->c->n_mtp = 0;
+}
+
+/* Sets `flag` if what every MTP layer calls `name` is the main model's `main` again. */
+static vq_status share(builder *b, uint32_t flag, const cv_tensor *main, const char *name)
+{
+    const vaq_config *c = b->c;
+    bool same = main != NULL;
+    char copy[96];
+    for (uint32_t l = c->n_layer; same && l < c->n_layer + c->n_mtp; l++) {
+        snprintf(copy, sizeof copy, "layers.%u.%s", l, name);
+        const vq_status st = same_bytes(b, main, cv_ckpt_find(b->ckpt, copy), &same);
+        if (st) return st;
+    }
+    for (uint32_t l = c->n_layer; same && l < c->n_layer + c->n_mtp; l++) {
+        snprintf(copy, sizeof copy, "layers.%u.%s", l, name);
+        use(b, copy);
+    }
+    if (same) b->c->flags |= flag;
+    return VQ_OK;
+}
+
+static vq_status plan_mtp(builder *b)
+{
+    if (!b->c->n_mtp) return VQ_OK;
+    if (b->o->drop_mtp || !mtp_whole(b)) {
+        drop_mtp(b);
+        return VQ_OK;
+    }
+    const cv_tensor *embed = cv_ckpt_find(b->ckpt, "embed_tokens.weight");
+    const cv_tensor *head = cv_ckpt_find(b->ckpt, "lm_head.weight");
+    if (b->c->flags & VAQ_F_TIED) embed = head = embed ? embed : head;
+    const vq_status st = share(b, VAQ_F_MTP_EMBED, embed, "embed_tokens.weight");
+    return st ? st : share(b, VAQ_F_MTP_HEAD, head, "shared_head.head.weight");
+}
+
 /* Whatever is left over would have changed the model's answers, or is not this model. */
 static vq_status check_unused(const builder *b)
 {
@@ -229,12 +343,14 @@ static vq_status check_unused(const builder *b)
     return VQ_OK;
 }
 
-vq_status cv_plan_make(cv_plan *p, const cv_ckpt *ckpt, vaq_config *c, int type, vq_err *e)
+vq_status cv_plan_make(cv_plan *p, const cv_ckpt *ckpt, vaq_config *c, const cv_plan_opts *o,
+                       vq_err *e)
 {
     *p = (cv_plan){ 0 };
-    builder b = { .p = p, .ckpt = ckpt, .c = c, .type = type, .e = e };
+    builder b = { .p = p, .ckpt = ckpt, .c = c, .o = o, .e = e };
     b.used = vq_calloc(ckpt->n_tensor + 1, sizeof *b.used);
     vq_status st = b.used ? tie(&b) : no_memory(&b);
+    if (!st) st = plan_mtp(&b);
     if (!st) st = add_all(&b);
     if (!st) st = check_unused(&b);
     vq_free(b.used);

@@ -525,7 +525,7 @@ static void test_section_proofs(image im)
 
 static void test_config_proofs(image im)
 {
-    REFUSED(im, "deepseek_v3", config(im_)->arch = VAQ_DEEPSEEK3);
+    REFUSED(im, "kv_lora is 0", config(im_)->arch = VAQ_DEEPSEEK3);
     REFUSED(im, "update vaquita", config(im_)->arch = 77);
     REFUSED(im, "update vaquita", config(im_)->template_id = 99);
     REFUSED(im, "n_layer", config(im_)->n_layer = 0);

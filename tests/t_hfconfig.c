@@ -63,7 +63,7 @@ static void test_defaults(void)
 static void test_refusals(void)
 {
     static const struct { const char *extra, *says; } cases[] = {
-        { "\"model_type\":\"deepseek_v3\"", "later version" },
+        { "\"model_type\":\"deepseek_v3\",\"num_key_value_heads\":12", "kv_lora_rank is missing" },
         { "\"model_type\":\"gemma2\"", "model_type is \"gemma2\"" },
         { "\"architectures\":[\"Qwen2ForSequenceClassification\"]", "architectures" },
         { "\"hidden_act\":\"gelu\"", "hidden_act is \"gelu\"" },

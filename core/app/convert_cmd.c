@@ -9,7 +9,7 @@
 
 typedef struct convert_opts {
     const char *out;
-    int type, yarn;
+    int type, yarn, mtp;
     bool no_tokenizer, dry_run, force;
 } convert_opts;
 
@@ -23,6 +23,8 @@ static const args_opt options[] = {
       "auto|f32|bf16|f16|l8|l6|n4|n4s", "of all matrices: f32 bf16 f16 l8 l6 n4 n4s, or auto" },
     { ARGS_CHOICE, "--yarn-attn", "HOW", offsetof(convert_opts, yarn), 0, 0, "file|hf",
       "attn_factor of a YaRN config: honour (file) or ignore (hf)" },
+    { ARGS_CHOICE, "--mtp", "HOW", offsetof(convert_opts, mtp), 0, 0, "keep|drop",
+      "R1's drafting layer: keep it, or save 2% of the bytes" },
     { ARGS_FLAG, "--no-tokenizer", NULL, offsetof(convert_opts, no_tokenizer), 0, 0, NULL,
       "leave the tokenizer out: ids only" },
     { ARGS_FLAG, "--dry-run", NULL, offsetof(convert_opts, dry_run), 0, 0, NULL,
@@ -116,6 +118,7 @@ static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err
         .threads = (int)a->threads,
         .yarn_hf = o->yarn == 1,
         .no_tokenizer = o->no_tokenizer,
+        .drop_mtp = o->mtp == 1,
         .force = o->force,
         .dry_run = o->dry_run,
         .progress = app_progress_step,
@@ -144,6 +147,7 @@ const app_verb app_verb_convert = {
     "convert", "SRC -o OUT.vaq", "a Hugging Face checkpoint into a container",
     "SRC: the folder, or one .safetensors with config.json beside it.\n"
     "auto: N4 (4.5 bits); L6 for head, first and last layers; L8 for the embedding.\n"
+    "R1 itself: experts N4 and L6, all else L6 and L8, the router always F32.\n"
     "Example:\n"
     "  vaquita convert DeepSeek-R1-Distill-Qwen-1.5B -o r1-1.5b.vaq\n",
     options, &defaults, sizeof defaults, 1, 1, convert,

@@ -20,15 +20,18 @@ enum {
     MAX_DIM = 1 << 20,      /* hidden, inter: today's largest is 53,248 */
     MAX_HEADS = 1024,       /* times VAQ_MAX_HEAD_DIM = MAX_DIM */
     MAX_VOCAB = 1 << 24,
-    MAX_CTX = 1 << 24
+    MAX_CTX = 1 << 24,
+    MAX_LATENT = 4096       /* kv_lora: times MAX_HEADS, rows of k_up */
 };
 
-static const struct range {
+typedef struct range {
     const char *name;
     size_t at;              /* of a uint32_t in vaq_config */
     uint32_t lo, hi;
-} ranges[] = {
+} range;
+
 #define FIELD(f) #f, offsetof(vaq_config, f)
+static const range ranges[] = {
     { FIELD(n_layer), 1, VAQ_MAX_LAYERS },
     { FIELD(hidden), 1, MAX_DIM },
     { FIELD(n_head), 1, MAX_HEADS },
@@ -40,13 +43,30 @@ static const struct range {
     { FIELD(n_ids), 1, MAX_VOCAB },
     { FIELD(ctx), 1, MAX_CTX },
     { FIELD(rope_dim), 2, VAQ_MAX_HEAD_DIM },
-    /* Dense models have neither latents nor experts. */
+};
+/* Dense models have neither latents nor experts. */
+static const range ranges_gqa[] = {
     { FIELD(q_lora), 0, 0 }, { FIELD(kv_lora), 0, 0 }, { FIELD(nope_dim), 0, 0 },
     { FIELD(n_expert), 0, 0 }, { FIELD(n_expert_used), 0, 0 }, { FIELD(n_expert_shared), 0, 0 },
     { FIELD(n_group), 0, 0 }, { FIELD(n_group_used), 0, 0 }, { FIELD(n_dense_layer), 0, 0 },
     { FIELD(moe_inter), 0, 0 }, { FIELD(n_mtp), 0, 0 },
-#undef FIELD
 };
+static const range ranges_mla[] = {
+    { FIELD(n_head_kv), 1, 1 },
+    { FIELD(q_lora), 0, MAX_DIM },
+    { FIELD(kv_lora), Q_ROWS, MAX_LATENT },
+    { FIELD(nope_dim), 1, VAQ_MAX_HEAD_DIM },
+    { FIELD(n_expert), 1, VAQ_MAX_EXPERTS },
+    { FIELD(n_expert_used), 1, VAQ_MAX_EXPERTS },
+    { FIELD(n_expert_shared), 0, VAQ_MAX_EXPERTS },
+    { FIELD(n_group), 1, VAQ_MAX_EXPERTS },
+    { FIELD(n_group_used), 1, VAQ_MAX_EXPERTS },
+    { FIELD(n_dense_layer), 0, VAQ_MAX_LAYERS },
+    { FIELD(moe_inter), 1, MAX_DIM },
+    { FIELD(n_mtp), 0, VAQ_MAX_MTP },
+};
+#undef FIELD
+#define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
 static vq_status bad_config(vq_err *e, const char *name, const char *what)
 {
@@ -58,30 +78,78 @@ static bool positive(double v)
     return isfinite(v) && v > 0;
 }
 
-vq_status vq_check_config(const vaq_config *c, const double *rope, uint64_t rope_size,
-                          const char *name, vq_err *e)
+static vq_status check_ranges(const vaq_config *c, const range *r, size_t n, const char *name,
+                              vq_err *e)
 {
-    if (c->arch == VAQ_DEEPSEEK3) {
-        return vq_fail(e, VQ_EFORMAT, "%s: is a deepseek_v3 model, which this build does not run "
-                       "yet; the distills (qwen2, llama, qwen3) it does",
-                       name);
-    }
-    if (c->arch != VAQ_QWEN2 && c->arch != VAQ_LLAMA && c->arch != VAQ_QWEN3) {
-        return vq_fail(e, VQ_EFORMAT, "%s: architecture %u is unknown; update vaquita", name,
-                       c->arch);
-    }
-    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+    for (size_t i = 0; i < n; i++) {
         uint32_t v;
-        memcpy(&v, (const char *)c + ranges[i].at, sizeof v);
-        if (v < ranges[i].lo || v > ranges[i].hi) {
+        memcpy(&v, (const char *)c + r[i].at, sizeof v);
+        if (v < r[i].lo || v > r[i].hi) {
             return vq_fail(e, VQ_EFORMAT, "%s: its config makes no sense: %s is %u, not %u to %u",
-                           name, ranges[i].name, v, ranges[i].lo, ranges[i].hi);
+                           name, r[i].name, v, r[i].lo, r[i].hi);
         }
     }
+    return VQ_OK;
+}
+
+static vq_status check_gqa(const vaq_config *c, const char *name, vq_err *e)
+{
     const uint32_t flags = VAQ_F_TIED | VAQ_F_QK_NORM | VAQ_F_ROPE_PAIRS | VAQ_F_QKV_BIAS;
+    const vq_status s = check_ranges(c, ranges_gqa, COUNT(ranges_gqa), name, e);
+    if (s) return s;
     if (c->flags & ~flags) return bad_config(e, name, "unknown flags");
     if (c->n_head % c->n_head_kv) return bad_config(e, name, "n_head is no multiple of n_head_kv");
     if (c->v_dim != c->head_dim) return bad_config(e, name, "v_dim differs from head_dim");
+    if (c->routed_scale != 0) return bad_config(e, name, "routed_scale without experts");
+    return VQ_OK;
+}
+
+/* Latent attention and experts.  Heads of k_up and v_up must begin at row groups; the router picks
+ * groups by their best two, so a group that competes has two. */
+static vq_status check_mla(const vaq_config *c, const char *name, vq_err *e)
+{
+    const uint32_t mtp = VAQ_F_MTP_EMBED | VAQ_F_MTP_HEAD;
+    const uint32_t flags = VAQ_F_TIED | VAQ_F_ROPE_PAIRS | VAQ_F_NORM_TOPK | mtp;
+    const vq_status s = check_ranges(c, ranges_mla, COUNT(ranges_mla), name, e);
+    if (s) return s;
+    if (c->flags & ~flags) return bad_config(e, name, "unknown flags");
+    if (!c->n_mtp && (c->flags & mtp)) return bad_config(e, name, "MTP flags without MTP layers");
+    if (c->head_dim != c->nope_dim + c->rope_dim) {
+        return bad_config(e, name, "head_dim is not nope_dim + rope_dim");
+    }
+    if (c->kv_lora % Q_ROWS || c->v_dim % Q_ROWS) {
+        return bad_config(e, name, "kv_lora or v_dim is no multiple of 16");
+    }
+    if (c->n_layer + c->n_mtp > VAQ_MAX_LAYERS || c->n_dense_layer > c->n_layer) {
+        return bad_config(e, name, "more dense or MTP layers than there can be");
+    }
+    if (c->n_expert % c->n_group) {
+        return bad_config(e, name, "n_group does not divide n_expert");
+    }
+    const uint32_t of_group = c->n_expert / c->n_group;
+    if ((c->n_group > 1 && of_group < 2) || c->n_group_used > c->n_group ||
+        c->n_expert_used > c->n_group_used * of_group) {
+        return bad_config(e, name, "the router is to choose from more experts than there are");
+    }
+    if ((uint64_t)c->n_expert_shared * c->moe_inter > MAX_DIM) {
+        return bad_config(e, name, "the shared experts are too large");
+    }
+    if (!positive(c->routed_scale)) {
+        return bad_config(e, name, "routed_scale is not a positive number");
+    }
+    return VQ_OK;
+}
+
+vq_status vq_check_config(const vaq_config *c, const double *rope, uint64_t rope_size,
+                          const char *name, vq_err *e)
+{
+    if (c->arch < VAQ_QWEN2 || c->arch > VAQ_DEEPSEEK3) {
+        return vq_fail(e, VQ_EFORMAT, "%s: architecture %u is unknown; update vaquita", name,
+                       c->arch);
+    }
+    vq_status s = check_ranges(c, ranges, COUNT(ranges), name, e);
+    if (!s) s = c->arch == VAQ_DEEPSEEK3 ? check_mla(c, name, e) : check_gqa(c, name, e);
+    if (s) return s;
     if (c->n_ids > c->n_vocab) return bad_config(e, name, "more ids than rows in the vocabulary");
     if (c->rope_dim % 2 || c->rope_dim > c->head_dim) {
         return bad_config(e, name, "rope_dim is odd or larger than head_dim");
@@ -102,7 +170,6 @@ vq_status vq_check_config(const vaq_config *c, const double *rope, uint64_t rope
     if (!(isfinite(c->temperature) && c->temperature >= 0 && isfinite(c->top_p) && c->top_p >= 0)) {
         return bad_config(e, name, "temperature or top_p is not a number >= 0");
     }
-    if (c->routed_scale != 0) return bad_config(e, name, "routed_scale without experts");
     const int32_t n_vocab = (int32_t)c->n_vocab;
     if (c->bos < -1 || c->bos >= n_vocab || c->eos < -1 || c->eos >= n_vocab) {
         return bad_config(e, name, "bos or eos lies outside of the vocabulary");
@@ -118,23 +185,6 @@ vq_status vq_check_config(const vaq_config *c, const double *rope, uint64_t rope
 }
 
 /* ---- tensors ---- */
-
-static uint32_t dim(const vaq_config *c, vaq_dim d)
-{
-    switch (d) {
-    case VAQ_D_ONE: return 1;
-    case VAQ_D_HIDDEN: return c->hidden;
-    case VAQ_D_VOCAB: return c->n_vocab;
-    case VAQ_D_INTER: return c->inter;
-    case VAQ_D_HEAD_DIM: return c->head_dim;
-    case VAQ_D_Q: return c->n_head * c->head_dim;
-    case VAQ_D_K: return c->n_head_kv * c->head_dim;
-    case VAQ_D_V: return c->n_head_kv * c->v_dim;
-    case VAQ_D_O: return c->n_head * c->v_dim;
-    case VAQ_D_GATE_UP: return 2 * ((c->inter + Q_ROWS - 1) / Q_ROWS * Q_ROWS);
-    }
-    return 0;
-}
 
 int vq_tensor_cmp(const vaq_tensor *a, const vaq_tensor *b)
 {
@@ -184,23 +234,37 @@ static vq_status bad_tensor(vq_err *e, const char *name, const vaq_tensor *t, co
     return vq_fail(e, VQ_EFORMAT, "%s: tensor %s: %s", name, tensor, what);
 }
 
-/* Everything about one entry that needs no other entry. */
-static vq_status check_tensor(const vaq_config *c, const vaq_tensor *t, uint64_t body_off,
-                              uint64_t body_size, const char *name, vq_err *e)
+/* Role, layer and expert: is there such a tensor in this model? */
+static vq_status check_place(const vaq_config *c, const vaq_tensor *t, const vq_role_row *r,
+                             const char *name, vq_err *e)
 {
-    const vq_role_row *r = vq_role_find(t->role);
+    uint32_t first, end;
     if (!r) {
         return vq_fail(e, VQ_EFORMAT, "%s: a tensor has the unknown role %u; update vaquita", name,
                        (unsigned)t->role);
     }
     if (!vq_role_used(r, c)) return bad_tensor(e, name, t, "does not belong to this model");
-    if (r->per_layer ? t->layer >= c->n_layer : t->layer != VAQ_NO_LAYER) {
-        return bad_tensor(e, name, t, "belongs to a layer that does not exist");
+    vq_role_layers(r, c, &first, &end);
+    if (t->layer < first || t->layer >= end) {
+        return bad_tensor(e, name, t, "belongs to a layer that does not exist or lacks it");
     }
-    if (t->expert != -1) return bad_tensor(e, name, t, "belongs to an expert in a model without");
+    if (r->scope == VAQ_EXPERT ? t->expert < 0 || (uint32_t)t->expert >= c->n_expert
+                               : t->expert != -1) {
+        return bad_tensor(e, name, t, "belongs to an expert that does not exist");
+    }
+    return VQ_OK;
+}
+
+/* Everything about one entry that needs no other entry. */
+static vq_status check_tensor(const vaq_config *c, const vaq_tensor *t, uint64_t body_off,
+                              uint64_t body_size, const char *name, vq_err *e)
+{
+    const vq_role_row *r = vq_role_find(t->role);
+    const vq_status s = check_place(c, t, r, name, e);
+    if (s) return s;
     if (t->layout != r->layout) return bad_tensor(e, name, t, "has the wrong layout");
 
-    uint32_t rows = dim(c, r->rows), cols = dim(c, r->cols);
+    const uint32_t rows = vq_role_rows(r, c), cols = vq_dim_of(c, r->cols);
     char tensor[96];
     if (t->rows != rows || t->cols != cols) {
         vq_tensor_name(tensor, t);
@@ -219,6 +283,9 @@ static vq_status check_tensor(const vaq_config *c, const vaq_tensor *t, uint64_t
         size = (uint64_t)cols * sizeof(float);
     } else {
         size = q_matrix_bytes(t->type, rows, (int)cols);
+    }
+    if (t->role == VAQ_ROUTER && t->type != Q_F32) {
+        return bad_tensor(e, name, t, "is a router of another type than f32");
     }
     if (t->size != size) {
         vq_tensor_name(tensor, t);
@@ -249,12 +316,15 @@ static vq_status check_complete(const vaq_config *c, const vaq_tensor *t, uint32
     const vq_role_row *r;
     for (int row = 0; (r = vq_role_at(row)) != NULL; row++) {
         if (!vq_role_used(r, c)) continue;
-        uint32_t count = r->per_layer ? c->n_layer : 1;
-        for (uint32_t k = 0; k < count; k++, i++) {
-            vaq_tensor want = { .role = r->role, .expert = -1,
-                                .layer = (uint16_t)(r->per_layer ? k : VAQ_NO_LAYER) };
-            if (i >= n || vq_tensor_cmp(&t[i], &want) != 0) {
-                return bad_tensor(e, name, &want, "is missing");
+        uint32_t layer, end;
+        const int32_t experts = r->scope == VAQ_EXPERT ? (int32_t)c->n_expert : 0;
+        vq_role_layers(r, c, &layer, &end);
+        for (; layer < end; layer++) {
+            for (int32_t x = experts ? 0 : -1; x < experts; x++, i++) {
+                vaq_tensor want = { .role = r->role, .layer = (uint16_t)layer, .expert = x };
+                if (i >= n || vq_tensor_cmp(&t[i], &want) != 0) {
+                    return bad_tensor(e, name, &want, "is missing");
+                }
             }
         }
     }

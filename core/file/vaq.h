@@ -27,7 +27,8 @@ enum {
     VAQ_MAX_SECTIONS = 64,
     VAQ_MAX_HEAD_DIM = 1024,
     VAQ_MAX_LAYERS = 1024,
-    VAQ_MAX_EXPERTS = 4096
+    VAQ_MAX_EXPERTS = 4096,
+    VAQ_MAX_MTP = 16
 };
 
 typedef struct vaq_header {
@@ -87,7 +88,9 @@ enum { /* vaq_config.flags */
     VAQ_F_QK_NORM = 2,
     VAQ_F_ROPE_PAIRS = 4,   /* neighbours (2i, 2i+1); else half-split */
     VAQ_F_QKV_BIAS = 8,
-    VAQ_F_NORM_TOPK = 16    /* router weights are divided by their sum */
+    VAQ_F_NORM_TOPK = 16,   /* router weights are divided by their sum */
+    VAQ_F_MTP_EMBED = 32,   /* MTP's embedding is the main one: stored once */
+    VAQ_F_MTP_HEAD = 64     /* MTP's head is the main one (when tied: the embedding) */
 };
 
 typedef struct vaq_config {
@@ -95,7 +98,7 @@ typedef struct vaq_config {
     uint32_t flags;
     uint32_t n_layer;       /* without MTP layers */
     uint32_t hidden;
-    uint32_t n_head, n_head_kv;
+    uint32_t n_head, n_head_kv; /* MLA: one latent for all heads, n_head_kv = 1 */
     uint32_t head_dim;      /* dims of a q and k head: for MLA nope + rope */
     uint32_t v_dim;         /* dims of a v head */
     uint32_t inter;         /* rows of gate and of up (dense layers) */
@@ -136,8 +139,28 @@ typedef enum vaq_role {
     VAQ_Q_BIAS = 10, VAQ_K_BIAS = 11, VAQ_V_BIAS = 12,  /* vectors */
     VAQ_Q_NORM = 13, VAQ_K_NORM = 14,                   /* head_dim, vectors */
     VAQ_GATE_UP = 15,       /* 2 * round16(inter) x hidden: row groups gate 0, up 0, gate 1, ... */
-    VAQ_DOWN = 16           /* hidden x inter */
-    /* 32..: MLA, router, experts, MTP (with R1) */
+    VAQ_DOWN = 16,          /* hidden x inter */
+    /* VAQ_DEEPSEEK3.  Attention of every layer; 6 when q_lora = 0, else 32-34. */
+    VAQ_Q_A = 32,           /* q_lora x hidden */
+    VAQ_Q_A_NORM = 33,      /* q_lora, vector */
+    VAQ_Q_B = 34,           /* n_head * head_dim x q_lora */
+    VAQ_KV_A = 35,          /* kv_lora + rope_dim x hidden */
+    VAQ_KV_A_NORM = 36,     /* kv_lora, vector */
+    VAQ_K_UP = 37,          /* n_head * kv_lora x nope_dim: WK^T of each head, absorbed into q */
+    VAQ_V_UP = 38,          /* n_head * v_dim x kv_lora: WV of each head */
+    /* Layers with experts; those before n_dense_layer have 15 and 16 instead. */
+    VAQ_ROUTER = 39,        /* n_expert x hidden, f32 */
+    VAQ_ROUTER_BIAS = 40,   /* n_expert, vector: for the selection only */
+    VAQ_SHARED_GATE_UP = 41, /* 2 * round16(n_expert_shared * moe_inter) x hidden */
+    VAQ_SHARED_DOWN = 42,   /* hidden x n_expert_shared * moe_inter */
+    VAQ_EXPERT_GATE_UP = 43, /* 2 * round16(moe_inter) x hidden, per expert */
+    VAQ_EXPERT_DOWN = 44,   /* hidden x moe_inter, per expert */
+    /* Layers n_layer .. n_layer + n_mtp - 1 besides all of the above */
+    VAQ_MTP_EMBED = 48,     /* n_vocab x hidden; absent with VAQ_F_MTP_EMBED */
+    VAQ_MTP_HEAD = 49,      /* n_vocab x hidden; absent with VAQ_F_MTP_HEAD */
+    VAQ_MTP_ENORM = 50, VAQ_MTP_HNORM = 51, /* hidden, vectors */
+    VAQ_MTP_EH = 52,        /* hidden x 2 * hidden: the columns of the embedding first */
+    VAQ_MTP_NORM = 53       /* hidden, vector: before the head */
 } vaq_role;
 
 typedef struct vaq_tensor {
