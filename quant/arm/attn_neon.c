@@ -11,7 +11,7 @@
 
 #include <math.h>
 
-/* ---- append ---- */
+/* ---- append to the int8 cache ---- */
 
 /* Smallest sub-scale whose 127 steps reach the largest value: t = max / step, rounded up. */
 static int sub_scale(float t)
@@ -20,7 +20,7 @@ static int sub_scale(float t)
     return s < 127 ? s : 127;
 }
 
-/* 16 values of one position into the lanes of `row`: line c has k 4c..4c+3. */
+/* The four words of q into lane `row` of four lines: k 4c..4c+3 of int8 go to line c. */
 static void put_lanes(uint8_t *lines, int row, int8x16_t q)
 {
     int32_t *p = (int32_t *)(void *)(lines + 4 * row);
@@ -95,6 +95,92 @@ static int put_v8_neon(void *blk, int p, const float *x, int hd)
         }
     }
     return 0;
+}
+
+/* ---- append to the float cache ---- */
+
+/* Round to nearest even; what is not finite ends in an error anyway. */
+INLINE uint16x4_t bf16_bits(float32x4_t x)
+{
+    const uint32x4_t b = vreinterpretq_u32_f32(x);
+    const uint32x4_t odd = vandq_u32(vshrq_n_u32(b, 16), vdupq_n_u32(1));
+    return vshrn_n_u32(vaddq_u32(vaddq_u32(b, vdupq_n_u32(0x7fff)), odd), 16);
+}
+
+/* Values i .. i+15 of a head, zeros from hd on; returns the unsigned maximum of their bits. */
+INLINE uint32x4_t load16(float32x4_t v[4], const float *x, int i, int hd)
+{
+    float end[16] = { 0 };
+    const float *p = x + i;
+    if (i + 16 > hd) {
+        if (i < hd) memcpy(end, x + i, (size_t)(hd - i) * sizeof *x);
+        p = end;
+    }
+    UNROLL
+    for (int j = 0; j < 4; j++) v[j] = vld1q_f32(p + 4 * j);
+    return vmaxq_u32(vmaxq_u32(abs_bits(v[0]), abs_bits(v[1])),
+                     vmaxq_u32(abs_bits(v[2]), abs_bits(v[3])));
+}
+
+/* K: a position is one lane of every line, so its values go to lines 64 bytes apart. */
+INLINE int put_k_float(int type, void *blk, int p, const float *x, int hd)
+{
+    uint8_t *line = (uint8_t *)blk + (size_t)(p / Q_ROWS) * q_group_bytes(type, hd);
+    uint32x4_t top = vdupq_n_u32(0);
+    for (int i = 0; i < q_pad_k(type, hd); i += 16) {
+        float32x4_t v[4];
+        top = vmaxq_u32(top, load16(v, x, i, hd));
+        if (type == Q_F32) {
+            UNROLL
+            for (int j = 0; j < 4; j++, line += 256)
+                put_lanes(line, p % Q_ROWS, vreinterpretq_s8_f32(v[j]));
+        } else {
+            UNROLL
+            for (int j = 0; j < 4; j += 2, line += 256) {
+                const uint16x8_t h = vcombine_u16(bf16_bits(v[j]), bf16_bits(v[j + 1]));
+                put_lanes(line, p % Q_ROWS, vreinterpretq_s8_u16(h));
+            }
+        }
+    }
+    return vmaxvq_u32(top) > NEON_FINITE_MAX;
+}
+
+/* V: rows of whole sixteens. */
+INLINE int put_v_float(int type, void *blk, int p, const float *x, int hd)
+{
+    const size_t row = (size_t)p * (size_t)((hd + 15) & ~15);
+    uint32x4_t top = vdupq_n_u32(0);
+    for (int i = 0; i < hd; i += 16) {
+        float32x4_t v[4];
+        top = vmaxq_u32(top, load16(v, x, i, hd));
+        UNROLL
+        for (int j = 0; j < 4; j++) {
+            const size_t at = row + (size_t)(i + 4 * j);
+            if (type == Q_F32) vst1q_f32((float *)blk + at, v[j]);
+            else vst1_u16((uint16_t *)blk + at, bf16_bits(v[j]));
+        }
+    }
+    return vmaxvq_u32(top) > NEON_FINITE_MAX;
+}
+
+static int put_kf32_neon(void *blk, int p, const float *x, int hd)
+{
+    return put_k_float(Q_F32, blk, p, x, hd);
+}
+
+static int put_kbf16_neon(void *blk, int p, const float *x, int hd)
+{
+    return put_k_float(Q_BF16, blk, p, x, hd);
+}
+
+static int put_vf32_neon(void *blk, int p, const float *x, int hd)
+{
+    return put_v_float(Q_F32, blk, p, x, hd);
+}
+
+static int put_vbf16_neon(void *blk, int p, const float *x, int hd)
+{
+    return put_v_float(Q_BF16, blk, p, x, hd);
 }
 
 /* ---- softmax of a piece, merge ---- */
@@ -263,6 +349,10 @@ bool q_fill_attn_neon(q_kern *t)
 {
     t->put_k8 = put_k8_neon;
     t->put_v8 = put_v8_neon;
+    t->put_kf32 = put_kf32_neon;
+    t->put_vf32 = put_vf32_neon;
+    t->put_kbf16 = put_kbf16_neon;
+    t->put_vbf16 = put_vbf16_neon;
     t->attn_soft = attn_soft_neon;
     t->attn_merge = attn_merge_neon;
     t->attn_out = attn_out_neon;

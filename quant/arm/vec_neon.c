@@ -223,6 +223,33 @@ static float softmax_neon(float *p, const float *x, int n, float max, float T)
     return sum16_f32(s);
 }
 
+/* All ones where lo <= x < hi. */
+INLINE uint32x4_t within(const float *x, float32x4_t lo, float32x4_t hi)
+{
+    const float32x4_t v = vld1q_f32(x);
+    return vandq_u32(vcgeq_f32(v, lo), vcltq_f32(v, hi));
+}
+
+/* Hits are rare: 16 values are asked at once, and each hit found in a word of 4 bits per value. */
+static int band_neon(int32_t *at, const float *x, int n, float lo, float hi)
+{
+    const float32x4_t l = vdupq_n_f32(lo), h = vdupq_n_f32(hi);
+    int found = 0, i = 0;
+    for (; i + 16 <= n; i += 16) {
+        const uint16x8_t a = vcombine_u16(vmovn_u32(within(x + i, l, h)),
+                                          vmovn_u32(within(x + i + 4, l, h)));
+        const uint16x8_t b = vcombine_u16(vmovn_u32(within(x + i + 8, l, h)),
+                                          vmovn_u32(within(x + i + 12, l, h)));
+        const uint8x16_t hits = vcombine_u8(vmovn_u16(a), vmovn_u16(b));
+        const uint8x8_t four = vshrn_n_u16(vreinterpretq_u16_u8(hits), 4);
+        uint64_t some = vget_lane_u64(vreinterpret_u64_u8(four), 0) & 0x1111111111111111u;
+        for (; some; some &= some - 1) at[found++] = i + __builtin_ctzll(some) / 4;
+    }
+    for (; i < n; i++)
+        if (x[i] >= lo && x[i] < hi) at[found++] = i;
+    return found;
+}
+
 static int nonfinite_neon(const float *x, int n)
 {
     const int n16 = n & ~15;
@@ -243,6 +270,7 @@ bool q_fill_vec_neon(q_kern *t)
     t->rope_pair = rope_pair_neon;
     t->argmax = argmax_neon;
     t->softmax = softmax_neon;
+    t->band = band_neon;
     t->nonfinite = nonfinite_neon;
     return true;
 }
