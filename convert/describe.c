@@ -15,6 +15,14 @@ typedef struct totals {
     uint64_t tensors, params, bytes;
 } totals;
 
+/* Numbers that are no weights of their own. */
+static bool is_scale(const cv_tensor *t)
+{
+    static const char end[] = "_scale_inv";
+    const size_t n = sizeof end - 1;
+    return t->name.n > n && !memcmp(t->name.p + t->name.n - n, end, n);
+}
+
 static void put_types(vq_jw *w, const cv_st *file, size_t n, totals *all)
 {
     vq_jw_open(w, "types", '{');
@@ -36,7 +44,7 @@ static void put_types(vq_jw *w, const cv_st *file, size_t n, totals *all)
                 const cv_tensor *x = &file[i].tensor[k];
                 if (strcmp(x->dtype_name, seen[s]) != 0) continue;
                 t.tensors++;
-                t.params += x->n;
+                if (!is_scale(x)) t.params += x->n;
                 t.bytes += x->size;
             }
         }

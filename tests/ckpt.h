@@ -1,7 +1,8 @@
 /* ckpt.h - small checkpoint folders made up by tests: right ones, and wrong in one chosen way.
  *
  * The model is a Qwen2 of two layers whose intermediate size (24) is no multiple of 16.  Weights
- * are multiples of 1/128 below 1, so BF16, F16 and F32 hold the same values. */
+ * are multiples of 1/128 below 1, so BF16, F16 and F32 hold the same values.
+ * ck_dsv3 is DeepSeek-V3 in small: one dense layer, one with experts, an MTP layer. */
 #ifndef TESTS_CKPT_H
 #define TESTS_CKPT_H
 
@@ -13,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CK_VOCAB = 20, CK_HIDDEN = 32, CK_INTER = 24, CK_LAYERS = 2, CK_MAX = 40 };
+enum { CK_VOCAB = 20, CK_HIDDEN = 32, CK_INTER = 24, CK_LAYERS = 2, CK_MAX = 200 };
 
 typedef struct ck_tensor {
     char name[64];
@@ -27,7 +28,7 @@ typedef struct ck {
     ck_tensor t[CK_MAX];
     int n;
     int n_files;            /* more than one: shards with an index */
-    char config[1024];
+    char config[1600];
     char meta[256];         /* members of __metadata__ */
 } ck;
 
@@ -47,7 +48,7 @@ static void ck_add(ck *k, const char *name, int rows, int cols)
     }
 }
 
-static void ck_make(ck *k)
+static inline void ck_make(ck *k)
 {
     char name[64];
     memset(k, 0, sizeof *k);
@@ -79,18 +80,135 @@ static void ck_make(ck *k)
     ck_add(k, "model.norm.weight", 0, CK_HIDDEN);
 }
 
+/* Shapes of DeepSeek-V3, none round: 3 heads of 24 + 8, values 32 wide, latents of 144. */
+enum {
+    CK_DS_HIDDEN = 144, CK_DS_HEADS = 3, CK_DS_NOPE = 24, CK_DS_ROPE = 8, CK_DS_V = 32,
+    CK_DS_KV = 144, CK_DS_Q = 136, CK_DS_INTER = 40, CK_DS_MOE = 24, CK_DS_EXPERTS = 4,
+    CK_DS_LAYERS = 2
+};
+
+/* A matrix in FP8 with its scales, of which no two are equal; scales come after the weights. */
+static void ck_add_fp8(ck *k, const char *name, int rows, int cols)
+{
+    char scale[96];
+    ck_add(k, name, rows, cols);
+    ck_tensor *t = &k->t[k->n - 1];
+    t->dtype = "F8_E4M3";
+    for (int i = 0; i < rows * cols; i++) {
+        const int b = (int)(t->v[i] * 128) & 0xff;
+        t->v[i] = q_f8e4m3_to_f32((uint8_t)((b & 0x7f) == 0x7f ? b - 1 : b));
+    }
+    snprintf(scale, sizeof scale, "%s_scale_inv", name);
+    ck_add(k, scale, (rows + 127) / 128, (cols + 127) / 128);
+    t = &k->t[k->n - 1];
+    t->dtype = "F32";
+    for (int i = 0; i < t->rows * t->cols; i++) t->v[i] = 0.001f * (float)(k->n + 7 * i);
+}
+
+static void ck_dsv3_ffn(ck *k, const char *start, int inter)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%sgate_proj.weight", start);
+    ck_add_fp8(k, name, inter, CK_DS_HIDDEN);
+    snprintf(name, sizeof name, "%sup_proj.weight", start);
+    ck_add_fp8(k, name, inter, CK_DS_HIDDEN);
+    snprintf(name, sizeof name, "%sdown_proj.weight", start);
+    ck_add_fp8(k, name, CK_DS_HIDDEN, inter);
+}
+
+static void ck_dsv3_layer(ck *k, int l)
+{
+    enum { H = CK_DS_HIDDEN, HEADS = CK_DS_HEADS };
+    static const struct { const char *name; int rows, cols; bool fp8; } all[] = {
+        { "input_layernorm.weight", 0, H, false },
+        { "post_attention_layernorm.weight", 0, H, false },
+        { "self_attn.q_a_proj.weight", CK_DS_Q, H, true },
+        { "self_attn.q_a_layernorm.weight", 0, CK_DS_Q, false },
+        { "self_attn.q_b_proj.weight", HEADS * (CK_DS_NOPE + CK_DS_ROPE), CK_DS_Q, true },
+        { "self_attn.kv_a_proj_with_mqa.weight", CK_DS_KV + CK_DS_ROPE, H, true },
+        { "self_attn.kv_a_layernorm.weight", 0, CK_DS_KV, false },
+        { "self_attn.kv_b_proj.weight", HEADS * (CK_DS_NOPE + CK_DS_V), CK_DS_KV, true },
+        { "self_attn.o_proj.weight", H, HEADS * CK_DS_V, true },
+    }, moe[] = {
+        { "mlp.gate.weight", CK_DS_EXPERTS, H, false },
+        { "mlp.gate.e_score_correction_bias", 0, CK_DS_EXPERTS, false },
+    }, mtp[] = {
+        { "embed_tokens.weight", CK_VOCAB, H, false },
+        { "shared_head.head.weight", CK_VOCAB, H, false }, { "enorm.weight", 0, H, false },
+        { "hnorm.weight", 0, H, false }, { "eh_proj.weight", H, 2 * H, false },
+        { "shared_head.norm.weight", 0, H, false },
+    };
+    char name[96];
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        snprintf(name, sizeof name, "model.layers.%d.%s", l, all[i].name);
+        if (all[i].fp8) ck_add_fp8(k, name, all[i].rows, all[i].cols);
+        else ck_add(k, name, all[i].rows, all[i].cols);
+    }
+    snprintf(name, sizeof name, "model.layers.%d.mlp.", l);
+    if (l == 0) {
+        ck_dsv3_ffn(k, name, CK_DS_INTER);
+        return;
+    }
+    for (size_t i = 0; i < sizeof moe / sizeof moe[0]; i++) {
+        snprintf(name, sizeof name, "model.layers.%d.%s", l, moe[i].name);
+        ck_add(k, name, moe[i].rows, moe[i].cols);
+    }
+    snprintf(name, sizeof name, "model.layers.%d.mlp.shared_experts.", l);
+    ck_dsv3_ffn(k, name, CK_DS_MOE);
+    for (int x = 0; x < CK_DS_EXPERTS; x++) {
+        snprintf(name, sizeof name, "model.layers.%d.mlp.experts.%d.", l, x);
+        ck_dsv3_ffn(k, name, CK_DS_MOE);
+    }
+    for (size_t i = 0; l == CK_DS_LAYERS && i < sizeof mtp / sizeof mtp[0]; i++) {
+        snprintf(name, sizeof name, "model.layers.%d.%s", l, mtp[i].name);
+        ck_add(k, name, mtp[i].rows, mtp[i].cols);
+    }
+}
+
+static inline void ck_dsv3(ck *k)
+{
+    memset(k, 0, sizeof *k);
+    k->n_files = 1;
+    snprintf(k->config, sizeof k->config,
+             "{\"model_type\":\"deepseek_v3\",\"hidden_size\":%d,\"num_hidden_layers\":%d,"
+             "\"num_attention_heads\":%d,\"num_key_value_heads\":%d,\"q_lora_rank\":%d,"
+             "\"kv_lora_rank\":%d,\"qk_nope_head_dim\":%d,\"qk_rope_head_dim\":%d,"
+             "\"v_head_dim\":%d,\"intermediate_size\":%d,\"moe_intermediate_size\":%d,"
+             "\"n_routed_experts\":%d,\"n_shared_experts\":1,\"num_experts_per_tok\":2,"
+             "\"n_group\":2,\"topk_group\":1,\"topk_method\":\"noaux_tc\","
+             "\"scoring_func\":\"sigmoid\",\"norm_topk_prob\":true,"
+             "\"routed_scaling_factor\":2.5,\"first_k_dense_replace\":1,\"moe_layer_freq\":1,"
+             "\"num_nextn_predict_layers\":1,\"vocab_size\":%d,"
+             "\"max_position_embeddings\":512,\"quantization_config\":{\"quant_method\":\"fp8\","
+             "\"fmt\":\"e4m3\",\"weight_block_size\":[128,128]}}",
+             CK_DS_HIDDEN, CK_DS_LAYERS, CK_DS_HEADS, CK_DS_HEADS, CK_DS_Q, CK_DS_KV, CK_DS_NOPE,
+             CK_DS_ROPE, CK_DS_V, CK_DS_INTER, CK_DS_MOE, CK_DS_EXPERTS, CK_VOCAB);
+    ck_add(k, "model.embed_tokens.weight", CK_VOCAB, CK_DS_HIDDEN);
+    ck_add(k, "lm_head.weight", CK_VOCAB, CK_DS_HIDDEN);
+    ck_add(k, "model.norm.weight", 0, CK_DS_HIDDEN);
+    for (int l = 0; l <= CK_DS_LAYERS; l++) ck_dsv3_layer(k, l);
+}
+
 static void ck_free(ck *k)
 {
     for (int i = 0; i < k->n; i++) vq_free(k->t[i].v);
     k->n = 0;
 }
 
-static ck_tensor *ck_find(ck *k, const char *name)
+static inline ck_tensor *ck_find(ck *k, const char *name)
 {
     for (int i = 0; i < k->n; i++) {
         if (!strcmp(k->t[i].name, name)) return &k->t[i];
     }
     return NULL;
+}
+
+/* The byte of a value that has one. */
+static char ck_fp8(float v)
+{
+    int b = 0;
+    while (b < 0x7f && q_f8e4m3_to_f32((uint8_t)b) != (v < 0 ? -v : v)) b++;
+    return (char)(v < 0 ? b | 0x80 : b); /* none: NaN */
 }
 
 static void ck_data(vq_buf *b, const ck_tensor *t)
@@ -100,7 +218,7 @@ static void ck_data(vq_buf *b, const ck_tensor *t)
     for (size_t i = 0; i < n; i++) {
         const uint16_t h = bf16 ? q_f32_to_bf16(t->v[i]) : q_f32_to_f16(t->v[i]);
         if (bf16 || f16) vq_buf_add(b, &h, 2);
-        else if (!strcmp(t->dtype, "F8_E4M3")) vq_buf_char(b, 0x38);
+        else if (!strcmp(t->dtype, "F8_E4M3")) vq_buf_char(b, ck_fp8(t->v[i]));
         else vq_buf_add(b, &t->v[i], 4);
     }
 }
@@ -113,7 +231,7 @@ static int ck_put(const char *dir, const char *file, const void *p, size_t n)
     return vq_file_write_atomic(path, p, n, NULL) != VQ_OK;
 }
 
-static int ck_put_text(const char *dir, const char *file, const char *text)
+static inline int ck_put_text(const char *dir, const char *file, const char *text)
 {
     return ck_put(dir, file, text, strlen(text));
 }

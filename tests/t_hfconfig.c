@@ -264,17 +264,6 @@ static void test_real_configs(void)
     vq_buf_clear(&ref_text);
 }
 
-/* R1's own table: the config comes later, the routine is the same. */
-static void test_r1_rope(void)
-{
-    double f[32];
-    const cv_rope r = { .kind = CV_ROPE_YARN, .theta = 10000, .factor = 40, .orig = 4096,
-                        .beta_fast = 32, .beta_slow = 1 };
-    cv_rope_table(f, &r, 64);
-    T_OK(fabs(f[10] / 0.05623413251903491 - 1) < 4e-16 && fabs(f[11] / 0.03900692656714386 - 1) <
-         4e-16 && fabs(f[23] / 3.33380358040831e-05 - 1) < 4e-16, "%a %a %a", f[10], f[11], f[23]);
-}
-
 int main(void)
 {
     test_defaults();
@@ -283,6 +272,5 @@ int main(void)
     test_ln_pow();
     test_yarn();
     test_real_configs();
-    test_r1_rope();
     return t_done("t_hfconfig");
 }

@@ -78,6 +78,11 @@ static void put_container(vq_jw *w, const vq_file *f)
     vq_jw_u64(w, "heads", c->n_head);
     vq_jw_u64(w, "kv_heads", c->n_head_kv);
     vq_jw_u64(w, "head_dim", c->head_dim);
+    if (c->n_expert) {
+        vq_jw_u64(w, "experts", c->n_expert);
+        vq_jw_u64(w, "experts_used", c->n_expert_used);
+        vq_jw_u64(w, "mtp_layers", c->n_mtp);
+    }
     vq_jw_u64(w, "vocab", c->n_vocab);
     vq_jw_u64(w, "ctx", c->ctx);
     vq_jw_f64(w, "bpw", params ? (double)bits / (double)params : 0);
