@@ -192,11 +192,35 @@ typedef void q_attn_merge_fn(float *o, float *m, float *l, const float *o2, floa
 typedef void q_attn_out_fn(float *y, const float *o, float l, int hd);
 
 /* ------------------------------------------------------------------------------------------
+ * Latents (MLA, absorbed): the block of one layer, 256 positions that all heads read.  Per position
+ * a latent of `lora` dims, then `rope` rotated dims; one int8 copy serves both products.
+ *   [ceil(lora/128) x 256 f32 dc] [ceil(rope/128) x 256 f32 dc], then 16 groups of 16 positions:
+ *   the tiles of the latent, then those of the rotated dims, both padded to whole tiles of 64;
+ *   a tile has 16 lines, line c = 16 positions x dims 4c..4c+3.  64-aligned.
+ * With f32 and bf16 caches K = (latent, rotated) and V = latent by the functions above.
+ * lora, rope <= 1024. */
+size_t q_lat_codes(int lora, int rope); /* bytes of the scales in front of the codes */
+size_t q_lat_bytes(int lora, int rope);
+
+/* Append position p: A128 of x[0..lora) and of the rope dims that follow lora padded to 64.
+ * Nonzero: not finite. */
+typedef int q_put_lat8_fn(void *blk, int p, const float *x, int lora, int rope);
+/* Scores as attn_qk8 gives them.  q2: two-byte queries over lora padded to 64, then rope.
+ * Per tile: z = sum of (254 hi + lo) * code exact, |z| <= 263,217,152; g = d_lo * dc[its block],
+ * f = fma(g, (float)z, f); score = f * scale. */
+typedef void q_attn_qkl8_fn(float *s, size_t lds, const void *blk, int lora, int rope, int ng,
+                            const q_acts *q2, int m0, int m, float scale);
+/* The latents of positions 0..n-1 (n up to 64 more are written too) as an int8 V block of `lora`
+ * dims (q_kv_v_bytes): the second product is attn_pv8's. */
+typedef void q_lat_v8_fn(void *vblk, const void *blk, int lora, int rope, int n);
+
+/* ------------------------------------------------------------------------------------------
  * Vectors.  n is a multiple of nothing; pointers need no alignment; y may be x where said. */
 /* s = 16 lanes of fma(x,x,s); r = 1 / sqrt(s / n + eps); y = (x * r) * w.  y may be x.
  * Nonzero: s not finite. */
 typedef int q_rmsnorm_fn(float *y, const float *x, const float *w, int n, float eps);
 typedef void q_add_fn(float *y, const float *x, int n);            /* y += x */
+typedef void q_axpy_fn(float *y, float a, const float *x, int n);  /* y = fma(a, x, y) */
 /* gu: blocks of 16 gate, 16 up, ... (what a gemm over interleaved row groups writes); n outputs:
  * y[i] = silu(g) * u, silu(x) = x / (1 + exp(-x)). */
 typedef void q_swiglu_fn(float *y, const float *gu, int n);
@@ -213,6 +237,15 @@ typedef int q_band_fn(int32_t *at, const float *x, int n, float lo, float hi);
 typedef int q_nonfinite_fn(const float *x, int n);                 /* nonzero if any */
 /* SHA-256 compression of nblk 64-byte blocks into h[8]. */
 typedef void q_sha256_fn(uint32_t h[8], const uint8_t *p, size_t nblk);
+
+/* The experts of one token (exact.md 3).  logits, bias: (n); s = sigmoid(logit), b = s + bias;
+ * the n_group_used groups with the largest sum of their two best b, then the k largest b in them,
+ * ties to the lower index.  idx[0..k) ascending, w[i] = s / (sum of s + 1e-20) * scale, without the
+ * division when norm is false.  n is a multiple of n_group; k <= n / n_group * n_group_used.
+ * n <= Q_MAX_EXPERTS.  Nonzero: a score is not finite.  The same scalar code on every CPU. */
+enum { Q_MAX_EXPERTS = 4096 };
+int q_route(int32_t *idx, float *w, const float *logits, const float *bias, int n, int n_group,
+            int n_group_used, int k, bool norm, float scale);
 
 /* cos and sin of one position, n pairs: c[i] = (float)(cos(pos * f[i]) * mult), by the double
  * routine of exact.md 2.  Scalar, once per position; the same code for every CPU. */

@@ -105,6 +105,11 @@ static void add_ref(float *y, const float *x, int n)
     for (int i = 0; i < n; i++) y[i] += x[i];
 }
 
+static void axpy_ref(float *y, float a, const float *x, int n)
+{
+    for (int i = 0; i < n; i++) y[i] = fmaf(a, x[i], y[i]);
+}
+
 static void swiglu_ref(float *y, const float *gu, int n)
 {
     for (int i = 0; i < n; i++) {
@@ -204,6 +209,7 @@ bool q_fill_ref(q_kern *t)
     t->quant_a16 = quant_a16_ref;
     t->rmsnorm = rmsnorm_ref;
     t->add = add_ref;
+    t->axpy = axpy_ref;
     t->swiglu = swiglu_ref;
     t->rope_half = rope_half_ref;
     t->rope_pair = rope_pair_ref;
@@ -214,5 +220,6 @@ bool q_fill_ref(q_kern *t)
     t->sha256 = sha256_ref;
     q_ref_gemm(t);
     q_ref_attn(t);
+    q_ref_mla(t);
     return true;
 }

@@ -1,4 +1,4 @@
-/* ref.h - the three parts of the reference table; private to quant/. */
+/* ref.h - the parts of the reference table; private to quant/. */
 #ifndef QUANT_REF_H
 #define QUANT_REF_H
 
@@ -6,6 +6,7 @@
 
 void q_ref_gemm(q_kern *t);
 void q_ref_attn(q_kern *t);
+void q_ref_mla(q_kern *t);
 
 /* Two-byte quantisation of 64 values: returns d (the scale of lo; hi has 254 * d),
  * q = 254 * hi + lo.  *bad is set when a value is not finite. */

@@ -142,6 +142,28 @@ void qc_add(qc *c)
     QC_EACH(c, t) t->add(y, x, 1536);
 }
 
+void qc_axpy(qc *c)
+{
+    static const float factors[] = { 0.0f, -1.0f, 0x1.8p-3f, 0x1.fffffep+0f };
+    for (int i = 0; i < N_LENS; i++) {
+        for (int fill = 0; fill < QC_FILLS; fill++) {
+            const int n = lens[i];
+            const float a = factors[(i + fill) % 4];
+            qc_case(c, "n=%d a=%g x=%s", n, (double)a, qc_fill_name[fill]);
+            const float *x = qc_floats(c, n, fill);
+            float *y = qc_out(c, (size_t)n * sizeof *y);
+            qc_fill(c, y, n, (fill + i) % QC_FILLS);
+            QC_EACH(c, t) t->axpy(y, a, x, n);
+        }
+    }
+    qc_case(c, "bench");
+    if (!qc_bench(c, 0, 3 * 1536 * 4.0, 0)) return;
+    const float *x = qc_floats(c, 1536, QC_NORMAL);
+    float *y = qc_mem(c, 1536 * sizeof *y);
+    qc_fill(c, y, 1536, QC_NORMAL);
+    QC_EACH(c, t) t->axpy(y, 0x1.8p-2f, x, 1536);
+}
+
 /* Where exp changes its case, and around: x of exp(-x). */
 static const float edges[] = { 0.0f,           -0.0f,           87.0f, -87.0f,
                                0x1.5c0002p+6f, -0x1.5c0002p+6f, 88.7f, -88.7f,

@@ -10,6 +10,7 @@
 
 #include "quant/x86/attn_avx512vnni.h"
 #include "quant/x86/attn_body.h"
+#include "quant/x86/lat_body.h"
 #include "quant/x86/tile_avx512vnni.h"
 
 /* Sixteen positions, Q queries from m0. */
@@ -60,6 +61,76 @@ static void attn_qk8_avx512vnni(float *s, size_t lds, const void *kblk, int ng, 
             case 3: scores(3, sj, lds, group, q2, m0 + j, scale); break;
             default: scores(4, sj, lds, group, q2, m0 + j, scale); break;
             }
+        }
+    }
+}
+
+/* ---- scores of latents ---- */
+
+enum { LAT_Q = 8 }; /* queries that share a line: 16 accumulators */
+
+/* Sixteen positions from p, Q queries from m0.  dc: scales at p, one row of 256 per block. */
+Q_INLINE void lat_scores(const int Q, float *s, size_t lds, const float *dc, const uint8_t *line,
+                         size_t nl, const q_acts *q2, int m0, __m512 scale)
+{
+    const size_t stride = (size_t)q2->M;
+    const __m512i to_u8 = _mm512_set1_epi8(-128);
+    const int8_t *q = q2->q + 128 * (size_t)m0;
+    const int32_t *nsum = q2->nsum + 8 * (size_t)m0;
+    const float *d = q2->d + 2 * (size_t)m0;
+    __m512 f[LAT_Q];
+    Q_UNROLL
+    for (int j = 0; j < Q; j++) f[j] = _mm512_setzero_ps();
+    for (size_t t = 0; t < (size_t)q2->kt; t++, line += 1024) {
+        __m512i acc[2 * LAT_Q];
+        Q_UNROLL
+        for (int j = 0; j < 2 * Q; j++) { /* codes enter with + 128 */
+            const int32_t *n = nsum + 4 * j;
+            acc[j] = _mm512_set1_epi32(128 * (n[0] + n[1] + n[2] + n[3]));
+        }
+        for (int c = 0; c < 16; c++) {
+            const __m512i v = _mm512_xor_si512(_mm512_load_si512(line + 64 * c), to_u8);
+            Q_UNROLL
+            for (int j = 0; j < 2 * Q; j++) {
+                int32_t a;
+                __builtin_memcpy(&a, q + 64 * j + 4 * c, sizeof a);
+                acc[j] = _mm512_dpbusd_epi32(acc[j], v, _mm512_set1_epi32(a));
+            }
+        }
+        const size_t block = t < nl ? t / 2 : (nl + 1) / 2 + (t - nl) / 2;
+        const __m512 dp = _mm512_load_ps(dc + block * Q_PIECE);
+        Q_UNROLL
+        for (int j = 0; j < Q; j++) {
+            const __m512i hi = _mm512_mullo_epi32(acc[2 * j], _mm512_set1_epi32(254));
+            const __m512i z = _mm512_add_epi32(hi, acc[2 * j + 1]);
+            const __m512 g = _mm512_mul_ps(_mm512_set1_ps(d[2 * j + 1]), dp);
+            f[j] = _mm512_fmadd_ps(g, _mm512_cvtepi32_ps(z), f[j]);
+        }
+        q += 64 * stride;
+        nsum += 4 * stride;
+        d += stride;
+    }
+    Q_UNROLL
+    for (int j = 0; j < Q; j++)
+        _mm512_storeu_ps(s + (size_t)j * lds, _mm512_mul_ps(f[j], scale));
+}
+
+static void attn_qkl8_avx512vnni(float *s, size_t lds, const void *blk, int lora, int rope, int ng,
+                                 const q_acts *q2, int m0, int m, float scale)
+{
+    const __m512 sc = _mm512_set1_ps(scale);
+    const size_t nl = lat_tiles(lora);
+    for (int g = 0; g < ng; g++) {
+        const float *dc = (const float *)blk + Q_ROWS * g;
+        const uint8_t *line = (const uint8_t *)blk + lat_codes(lora, rope)
+                              + (size_t)g * (size_t)q2->kt * Q_ROWS * Q_TILE;
+        for (int j = 0; j < m;) {
+            float *sj = s + (size_t)j * lds + Q_ROWS * g;
+            const int left = m - j;
+            if (left >= 8) lat_scores(8, sj, lds, dc, line, nl, q2, m0 + j, sc), j += 8;
+            else if (left >= 4) lat_scores(4, sj, lds, dc, line, nl, q2, m0 + j, sc), j += 4;
+            else if (left >= 2) lat_scores(2, sj, lds, dc, line, nl, q2, m0 + j, sc), j += 2;
+            else lat_scores(1, sj, lds, dc, line, nl, q2, m0 + j, sc), j += 1;
         }
     }
 }
@@ -170,6 +241,8 @@ bool q_fill_attn_avx512vnni(q_kern *t)
     fill_attn(t);
     t->attn_qk8 = attn_qk8_avx512vnni;
     t->attn_pv8 = attn_pv8_avx512vnni;
+    fill_lat(t);
+    t->attn_qkl8 = attn_qkl8_avx512vnni;
     return true;
 }
 

@@ -13,6 +13,7 @@
 #define QUANT_X86_ATTN_YMM_H
 
 #include "quant/x86/attn_body.h"
+#include "quant/x86/lat_body.h"
 
 /* Eight positions (group, w at their half), Q queries from m0. */
 Q_INLINE void scores(const int Q, float *s, size_t lds, const uint8_t *group, int half,
@@ -74,11 +75,11 @@ typedef struct pv_weights {
     float d[PV8_Q];
 } pv_weights;
 
-/* Eight dims x 64 positions: adds to o (first: sets).  line: at these dims. */
-Q_INLINE void values(const int Q, float *o, size_t ldo, const uint8_t *line, const pv_weights *w,
-                     bool first, int dims)
+/* Eight lanes of 16 lines, four codes each, times the 64 numbers of each query: exact sums. */
+Q_INLINE void products(const int Q, __m256i z[PV8_Q], const uint8_t *line,
+                       const int16_t q[PV8_Q][Q_TILE])
 {
-    __m256i lo[PV8_Q], hi[PV8_Q]; /* two sums for each of dims 0..3, 4..7 */
+    __m256i lo[PV8_Q], hi[PV8_Q]; /* two sums for each of lanes 0..3, 4..7 */
     Q_UNROLL
     for (int j = 0; j < Q; j++) lo[j] = hi[j] = _mm256_setzero_si256();
     for (int c = 0; c < 16; c++) {
@@ -87,20 +88,28 @@ Q_INLINE void values(const int Q, float *o, size_t ldo, const uint8_t *line, con
         const __m256i v1 = _mm256_cvtepi8_epi16(_mm_load_si128(p + 1));
         Q_UNROLL
         for (int j = 0; j < Q; j++) {
-            const __m256d four = _mm256_broadcast_sd((const void *)(w->q[j] + 4 * c));
-            const __m256i q = _mm256_castpd_si256(four);
-            lo[j] = add_products(lo[j], v0, q);
-            hi[j] = add_products(hi[j], v1, q);
+            const __m256d four = _mm256_broadcast_sd((const void *)(q[j] + 4 * c));
+            lo[j] = add_products(lo[j], v0, _mm256_castpd_si256(four));
+            hi[j] = add_products(hi[j], v1, _mm256_castpd_si256(four));
         }
     }
+    Q_UNROLL
+    for (int j = 0; j < Q; j++) /* hadd works per 128 bits: lanes 0 1 4 5 | 2 3 6 7 */
+        z[j] = _mm256_permute4x64_epi64(_mm256_hadd_epi32(lo[j], hi[j]), 0xD8);
+}
+
+/* Eight dims x 64 positions: adds to o (first: sets).  line: at these dims. */
+Q_INLINE void values(const int Q, float *o, size_t ldo, const uint8_t *line, const pv_weights *w,
+                     bool first, int dims)
+{
+    __m256i z[PV8_Q];
+    products(Q, z, line, w->q);
     const __m256i some = v8_first(dims);
     Q_UNROLL
     for (int j = 0; j < Q; j++) {
-        /* hadd works per 128 bits: dims 0 1 4 5 | 2 3 6 7 */
-        const __m256i z = _mm256_permute4x64_epi64(_mm256_hadd_epi32(lo[j], hi[j]), 0xD8);
         float *p = o + (size_t)j * ldo;
         const __m256 old = first ? _mm256_setzero_ps() : _mm256_maskload_ps(p, some);
-        const __m256 sum = _mm256_fmadd_ps(_mm256_set1_ps(w->d[j]), _mm256_cvtepi32_ps(z), old);
+        const __m256 sum = _mm256_fmadd_ps(_mm256_set1_ps(w->d[j]), _mm256_cvtepi32_ps(z[j]), old);
         _mm256_maskstore_ps(p, some, sum);
     }
 }
@@ -149,8 +158,77 @@ static int attn_pv8_ymm(float *o, size_t ldo, const void *vblk, int hd, const fl
     return bad;
 }
 
+/* ---- scores of latents ---- */
+
+enum { LAT_TILES = 32 }; /* of a query: latent and rotated dims have at most 1024 each */
+
+/* Whole numbers of Q queries: q[tile][query], 254 * hi + lo. */
+Q_INLINE void whole_queries(const int Q, int16_t q[LAT_TILES][PV8_Q][Q_TILE], const q_acts *q2,
+                            int m0)
+{
+    for (int t = 0; t < q2->kt; t++)
+        for (int j = 0; j < Q; j++) {
+            const size_t at = (size_t)t * (size_t)q2->M + 2 * (size_t)(m0 + j);
+            const __m128i *p = (const __m128i *)(q2->q + at * Q_TILE);
+            for (int i = 0; i < 4; i++) {
+                const __m256i hi = _mm256_cvtepi8_epi16(_mm_load_si128(p + i));
+                const __m256i lo = _mm256_cvtepi8_epi16(_mm_load_si128(p + 4 + i));
+                const __m256i w = _mm256_mullo_epi16(hi, _mm256_set1_epi16(254));
+                _mm256_storeu_si256((__m256i *)(q[t][j] + 16 * i), _mm256_add_epi16(w, lo));
+            }
+        }
+}
+
+/* Q queries against 16 * ng positions. */
+Q_INLINE void lat_scores(const int Q, float *s, size_t lds, const float *dc, const uint8_t *codes,
+                         size_t nl, int ng, const q_acts *q2, int m0, float scale)
+{
+    int16_t q[LAT_TILES][PV8_Q][Q_TILE];
+    whole_queries(Q, q, q2, m0);
+    for (int p = 0; p < Q_ROWS * ng; p += 8) {
+        const uint8_t *line = codes + (size_t)(p / Q_ROWS) * (size_t)q2->kt * Q_ROWS * Q_TILE
+                              + 4 * (size_t)(p % Q_ROWS);
+        __m256 f[PV8_Q];
+        Q_UNROLL
+        for (int j = 0; j < Q; j++) f[j] = _mm256_setzero_ps();
+        for (size_t t = 0; t < (size_t)q2->kt; t++, line += 1024) {
+            __m256i z[PV8_Q];
+            products(Q, z, line, q[t]);
+            const size_t block = t < nl ? t / 2 : (nl + 1) / 2 + (t - nl) / 2;
+            const __m256 dp = _mm256_loadu_ps(dc + block * Q_PIECE + p);
+            const float *d = q2->d + t * (size_t)q2->M + 2 * (size_t)m0;
+            Q_UNROLL
+            for (int j = 0; j < Q; j++) {
+                const __m256 g = _mm256_mul_ps(_mm256_set1_ps(d[2 * j + 1]), dp);
+                f[j] = _mm256_fmadd_ps(g, _mm256_cvtepi32_ps(z[j]), f[j]);
+            }
+        }
+        Q_UNROLL
+        for (int j = 0; j < Q; j++)
+            _mm256_storeu_ps(s + (size_t)j * lds + p, _mm256_mul_ps(f[j], _mm256_set1_ps(scale)));
+    }
+}
+
+static void attn_qkl8_ymm(float *s, size_t lds, const void *blk, int lora, int rope, int ng,
+                          const q_acts *q2, int m0, int m, float scale)
+{
+    const size_t nl = lat_tiles(lora);
+    const uint8_t *codes = (const uint8_t *)blk + lat_codes(lora, rope);
+    for (int j = 0; j < m; j += PV8_Q) {
+        float *sj = s + (size_t)j * lds;
+        switch (m - j) {
+        case 1: lat_scores(1, sj, lds, blk, codes, nl, ng, q2, m0 + j, scale); break;
+        case 2: lat_scores(2, sj, lds, blk, codes, nl, ng, q2, m0 + j, scale); break;
+        case 3: lat_scores(3, sj, lds, blk, codes, nl, ng, q2, m0 + j, scale); break;
+        default: lat_scores(4, sj, lds, blk, codes, nl, ng, q2, m0 + j, scale); break;
+        }
+    }
+}
+
 Q_INLINE void fill_attn_ymm(q_kern *t)
 {
+    fill_lat(t);
+    t->attn_qkl8 = attn_qkl8_ymm;
     t->attn_qk8 = attn_qk8_ymm;
     t->attn_pv8 = attn_pv8_ymm;
 }

@@ -153,6 +153,15 @@ static void add_v16(float *y, const float *x, int n)
     }
 }
 
+static void axpy_v16(float *y, float a, const float *x, int n)
+{
+    const v16f av = v16_set1(a);
+    for (int i = 0; i < n; i += 16) {
+        const int left = lanes_at(i, n);
+        v16_store_n(y + i, v16_fma(av, v16_load_n(x + i, left), v16_load_n(y + i, left)), left);
+    }
+}
+
 static void swiglu_v16(float *y, const float *gu, int n)
 {
     const v16f one = v16_set1(1.0f), minus = v16_set1(-0.0f);
@@ -284,6 +293,7 @@ Q_INLINE void fill_vec(q_kern *t)
     t->quant_a16 = quant_a16_v16;
     t->rmsnorm = rmsnorm_v16;
     t->add = add_v16;
+    t->axpy = axpy_v16;
     t->swiglu = swiglu_v16;
     t->rope_half = rope_half_v16;
     t->rope_pair = rope_pair_v16;
