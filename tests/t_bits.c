@@ -298,6 +298,7 @@ int main(void)
         { "tiny-r1-qwen", "tests/data/models/tiny-r1-qwen", true, false, { 600, 1100 } },
         { "tiny-r1-llama", "tests/data/models/tiny-r1-llama", true, false, { 600, 1100 } },
         { "tiny-r1-qwen3", "tests/data/models/tiny-r1-qwen3", true, false, { 600, 1100 } },
+        { "tiny-r1-fp8", "tests/data/models/tiny-r1-fp8", true, false, { 600, 1100 } },
         { "stories260K", "models/stories260K-hf", false, true, { 480, 300 } },
     };
     static const int types[] = { Q_F32, Q_L8, Q_N4, Q_N4S };

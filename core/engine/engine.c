@@ -86,7 +86,7 @@ static vq_status fill_info(vq_engine *eng, vq_err *e)
         .layers = eng->model.n_layer,
         .hidden = eng->model.hidden,
         .heads = eng->model.n_head,
-        .kv_heads = eng->model.n_kv,
+        .kv_heads = (int)c->n_head_kv,
         .vocab = eng->model.n_vocab,
         .n_ids = eng->model.n_ids,
         .ctx_model = c->ctx,

@@ -1,7 +1,6 @@
-/* attn.c - grouped-query attention: projections into queries and cache, pieces, merge, output.
+/* attn.c - what all attention shares: pieces of the cache, merge, output.
  *
- *   A  norm; q, k, v by head-aligned jobs whose owner adds the bias, norms (Qwen3), rotates, and
- *      quantises the query or appends to the cache: nothing of a head is touched by two threads
+ *   A  queries into fw->q2 or fw->qf, keys and values into the cache: gqa.c, mla.c
  *   B  attention of (rows, kv head): the query heads of a group are the tokens of one kernel call
  *   C  o_proj and residual
  *
@@ -10,8 +9,6 @@
  * merges as it goes.  When there are too few such jobs for the threads (one sequence deep in its
  * context, 2 kv heads) each piece is a job and the merge follows behind a barrier. */
 #include "core/model/work.h"
-
-#include <string.h>
 
 /* Splits the list into blocks of rows at consecutive positions of one sequence, and B into jobs. */
 void vq_attn_prepare(vq_fw *fw)
@@ -40,121 +37,6 @@ void vq_attn_prepare(vq_fw *fw)
     fw->split = fw->plan.threads > 1 && fw->max_pieces > 1 && whole < 4 * fw->plan.threads
              && slots <= fw->plan.part_slots;
     fw->attn_jobs = fw->split ? jobs : whole;
-}
-
-/* ---- A ---- */
-
-/* th->y (m, n) = rows r0.. of w times the input, plus bias. */
-static float *project(vq_fw *fw, int thread, const vq_matrix *w, const float *bias, int r0, int n,
-                      const vq_in *in, int m0, int m)
-{
-    float *y = fw->th[thread].y;
-    vq_mul(fw, thread, w, r0, n, in, m0, m, y, (size_t)n);
-    for (int i = 0; bias && i < m; i++) fw->k->add(y + (size_t)i * n, bias + r0, n);
-    return y;
-}
-
-static int norm_and_rotate(const vq_fw *fw, float *x, const float *w, int row)
-{
-    const vaq_config *c = fw->m->cfg;
-    const float *cs = fw->cs + (size_t)row * c->rope_dim;
-    const int bad = w ? fw->k->rmsnorm(x, x, w, fw->m->hd, c->eps) : 0;
-    q_rope_fn *rope = c->flags & VAQ_F_ROPE_PAIRS ? fw->k->rope_pair : fw->k->rope_half;
-    rope(x, (size_t)fw->m->hd, 1, (int)c->rope_dim, cs, cs + c->rope_dim / 2);
-    return bad;
-}
-
-static void make_q(vq_fw *fw, int thread, int layer, int h0, const vq_in *in, int m0)
-{
-    const vq_model *md = fw->m;
-    const vq_layer *y = &md->layer[layer];
-    const int heads = md->n_head - h0 < fw->unit_q ? md->n_head - h0 : fw->unit_q;
-    const int n = heads * md->hd;
-    const int m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
-    float *q = project(fw, thread, &y->q, y->q_bias, h0 * md->hd, n, in, m0, m);
-    for (int i = 0; i < m; i++) {
-        const int row = m0 + i;
-        for (int h = 0; h < heads; h++) {
-            float *x = q + (size_t)i * n + (size_t)h * md->hd;
-            /* The heads of a kv group lie side by side. */
-            const int at = (h0 + h) / md->group * fw->n + row;
-            const size_t token = (size_t)at * (size_t)md->group + (size_t)((h0 + h) % md->group);
-            int bad = norm_and_rotate(fw, x, y->q_norm, row);
-            if (fw->kv->layer[layer].k == Q_KV_8) {
-                bad |= fw->k->quant_a16(&fw->q2, (int)token, x, md->hd);
-            } else { /* padding stays 0 */
-                bad |= fw->k->nonfinite(x, md->hd); /* exp need not keep a NaN of odd payload */
-                memcpy(fw->qf + token * fw->hdp, x, (size_t)md->hd * sizeof *x);
-            }
-            if (bad) vq_mark_bad(fw, row, layer, VQ_AT_Q);
-        }
-    }
-}
-
-/* All rows of the heads by one owner: two appends to one group of positions share cache lines. */
-static void make_k(vq_fw *fw, int thread, int layer, int h0, const vq_in *in)
-{
-    const vq_model *md = fw->m;
-    const vq_layer *y = &md->layer[layer];
-    const q_kv type = fw->kv->layer[layer].k;
-    q_kv_put_fn *put = type == Q_KV_8      ? fw->k->put_k8
-                       : type == Q_KV_BF16 ? fw->k->put_kbf16
-                                           : fw->k->put_kf32;
-    const int heads = md->n_kv - h0 < fw->unit_q ? md->n_kv - h0 : fw->unit_q, n = heads * md->hd;
-    for (int m0 = 0; m0 < fw->n; m0 += VQ_TB) {
-        const int m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
-        float *k = project(fw, thread, &y->k, y->k_bias, h0 * md->hd, n, in, m0, m);
-        for (int i = 0; i < m; i++) {
-            const vq_row *r = &fw->row[m0 + i];
-            for (int h = 0; h < heads; h++) {
-                float *x = k + (size_t)i * n + (size_t)h * md->hd;
-                int bad = norm_and_rotate(fw, x, y->k_norm, m0 + i);
-                bad |= put(vq_kv_k(fw->kv, r->seq, layer, h0 + h, r->pos), (int)(r->pos % Q_PIECE),
-                           x, md->hd);
-                if (bad) vq_mark_bad(fw, m0 + i, layer, VQ_AT_K);
-            }
-        }
-    }
-}
-
-static void make_v(vq_fw *fw, int thread, int layer, int h0, const vq_in *in)
-{
-    const vq_model *md = fw->m;
-    const vq_layer *y = &md->layer[layer];
-    const q_kv type = fw->kv->layer[layer].v;
-    q_kv_put_fn *put = type == Q_KV_8      ? fw->k->put_v8
-                       : type == Q_KV_BF16 ? fw->k->put_vbf16
-                                           : fw->k->put_vf32;
-    const int heads = md->n_kv - h0 < fw->unit_v ? md->n_kv - h0 : fw->unit_v, n = heads * md->vd;
-    for (int m0 = 0; m0 < fw->n; m0 += VQ_TB) {
-        const int m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
-        float *v = project(fw, thread, &y->v, y->v_bias, h0 * md->vd, n, in, m0, m);
-        for (int i = 0; i < m; i++) {
-            const vq_row *r = &fw->row[m0 + i];
-            for (int h = 0; h < heads; h++)
-                if (put(vq_kv_v(fw->kv, r->seq, layer, h0 + h, r->pos), (int)(r->pos % Q_PIECE),
-                        v + (size_t)i * n + (size_t)h * md->vd, md->vd))
-                    vq_mark_bad(fw, m0 + i, layer, VQ_AT_V);
-        }
-    }
-}
-
-static void phase_qkv(vq_fw *fw, int layer, int thread)
-{
-    const vq_model *m = fw->m;
-    const vq_layer *y = &m->layer[layer];
-    const vq_in *in = vq_norm_rows(fw, thread, y->norm_attn, y->qkv_forms, layer, VQ_AT_NORM_ATTN);
-    const int nk = vq_ceil_div(m->n_kv, fw->unit_q), nv = vq_ceil_div(m->n_kv, fw->unit_v);
-    const int nq = vq_ceil_div(m->n_head, fw->unit_q);
-    const int jobs = nk + nv + nq * vq_ceil_div(fw->n, VQ_TB);
-    for (int j; (j = vq_job(fw->pool, thread, jobs)) >= 0;) { /* the long ones first */
-        if (j < nk) make_k(fw, thread, layer, j * fw->unit_q, in);
-        else if (j < nk + nv) make_v(fw, thread, layer, (j - nk) * fw->unit_v, in);
-        else
-            make_q(fw, thread, layer, (j - nk - nv) % nq * fw->unit_q, in,
-                   (j - nk - nv) / nq * VQ_TB);
-    }
-    vq_barrier(fw->pool, thread);
 }
 
 /* ---- B ---- */
@@ -188,7 +70,12 @@ static void attend(vq_fw *fw, int thread, int layer, const vq_rowblock *b, int h
     const uint8_t *kb = vq_kv_k(fw->kv, seq, layer, head, p0);
     const uint8_t *vb = vq_kv_v(fw->kv, seq, layer, head, p0);
     const float scale = md->cfg->attn_scale;
-    if (y->k == Q_KV_8) {
+    if (y->k == Q_KV_8 && md->lora) {
+        const int rope = (int)md->cfg->rope_dim;
+        k->attn_qkl8(th->s, Q_PIECE, kb, md->lora, rope, ng, &fw->q2, (int)token, mq, scale);
+        k->lat_v8(th->vblk, kb, md->lora, rope, most);
+        vb = th->vblk;
+    } else if (y->k == Q_KV_8) {
         k->attn_qk8(th->s, Q_PIECE, kb, ng, &fw->q2, (int)token, mq, scale);
     } else {
         q_gemm_f_fn *gemm = y->k == Q_KV_BF16 ? k->gemm_bf16 : k->gemm_f32;
@@ -210,9 +97,24 @@ static void attend(vq_fw *fw, int thread, int layer, const vq_rowblock *b, int h
                 vq_mark_bad(fw, b->row0 + r0 + j / g, layer, VQ_AT_ATTN);
 }
 
-static float *output_of(const vq_fw *fw, int row, int head)
+float *vq_attn_head(const vq_fw *fw, int row, int head)
 {
-    return fw->in_o.f + (size_t)row * fw->in_o.ldf + (size_t)head * (size_t)fw->m->vd;
+    return fw->in_o.f + (size_t)row * fw->in_o.ldf + (size_t)head * (size_t)fw->m->od;
+}
+
+/* A head is done: part of o's input, or with MLA the input of its value matrix. */
+static void finish(vq_fw *fw, int thread, int layer, int row, int head, const float *o, float l)
+{
+    const vq_model *md = fw->m;
+    if (!md->lora) {
+        fw->k->attn_out(vq_attn_head(fw, row, head), o, l, md->vd);
+        return;
+    }
+    float *u = fw->th[thread].vec;
+    fw->k->attn_out(u, o, l, md->vd);
+    const int forms = md->layer[layer].v_up.gemm.a8 ? VQ_FORM_Q : VQ_FORM_F;
+    if (vq_in_put(fw, &fw->in_u, forms, head * fw->n + row, u))
+        vq_mark_bad(fw, row, layer, VQ_AT_ATTN);
 }
 
 static void attend_all_pieces(vq_fw *fw, int thread, int layer, const vq_rowblock *b, int head)
@@ -229,8 +131,8 @@ static void attend_all_pieces(vq_fw *fw, int thread, int layer, const vq_rowbloc
                               vd);
     }
     for (int j = 0; j < b->n * g; j++)
-        fw->k->attn_out(output_of(fw, b->row0 + j / g, head * g + j % g),
-                        th->o + (size_t)j * fw->vdp, th->l[j], vd);
+        finish(fw, thread, layer, b->row0 + j / g, head * g + j % g, th->o + (size_t)j * fw->vdp,
+               th->l[j]);
 }
 
 /* Slot of piece 0 of a query; its pieces follow one another. */
@@ -253,7 +155,7 @@ static void attend_one_piece(vq_fw *fw, int thread, int layer, int job)
 }
 
 /* Block by block, job = (row, query head): ascending pieces into the first. */
-static void merge_pieces(vq_fw *fw, int thread)
+static void merge_pieces(vq_fw *fw, int thread, int layer)
 {
     const vq_model *md = fw->m;
     for (int j; (j = vq_job(fw->pool, thread, fw->n * md->n_head)) >= 0;) {
@@ -266,12 +168,12 @@ static void merge_pieces(vq_fw *fw, int thread)
         for (int p = 1; p < pieces; p++)
             fw->k->attn_merge(o, &fw->part_m[s], &fw->part_l[s], o + (size_t)p * fw->vdp,
                               fw->part_m[s + (size_t)p], fw->part_l[s + (size_t)p], md->vd);
-        fw->k->attn_out(output_of(fw, row, qh), o, fw->part_l[s], md->vd);
+        finish(fw, thread, layer, row, qh, o, fw->part_l[s]);
     }
     vq_barrier(fw->pool, thread);
 }
 
-static void phase_attend(vq_fw *fw, int layer, int thread)
+void vq_attn_pieces(vq_fw *fw, int layer, int thread)
 {
     const int n_kv = fw->m->n_kv;
     for (int j; (j = vq_job(fw->pool, thread, fw->attn_jobs)) >= 0;) {
@@ -281,12 +183,12 @@ static void phase_attend(vq_fw *fw, int layer, int thread)
                               j % n_kv); /* deepest first */
     }
     vq_barrier(fw->pool, thread);
-    if (fw->split) merge_pieces(fw, thread);
+    if (fw->split) merge_pieces(fw, thread, layer);
 }
 
 /* ---- C ---- */
 
-static void phase_output(vq_fw *fw, int layer, int thread)
+void vq_attn_output(vq_fw *fw, int layer, int thread)
 {
     const vq_matrix *w = &fw->m->layer[layer].o;
     vq_thread *th = &fw->th[thread];
@@ -299,22 +201,15 @@ static void phase_output(vq_fw *fw, int layer, int thread)
         in = &th->small_o;
         vq_in_start(in, fw->n);
         for (int i = 0; i < fw->n; i++)
-            if (vq_in_put(fw, in, VQ_FORM_Q, i, output_of(fw, i, 0)))
+            if (vq_in_put(fw, in, VQ_FORM_Q, i, vq_attn_head(fw, i, 0)))
                 vq_mark_bad(fw, i, layer, VQ_AT_O);
     } else {
         const int step = vq_ceil_div(fw->n, 4 * fw->plan.threads);
         for (int j; (j = vq_job(fw->pool, thread, vq_ceil_div(fw->n, step))) >= 0;)
             for (int i = j * step; i < fw->n && i < (j + 1) * step; i++)
-                if (vq_in_put(fw, in, VQ_FORM_Q, i, output_of(fw, i, 0)))
+                if (vq_in_put(fw, in, VQ_FORM_Q, i, vq_attn_head(fw, i, 0)))
                     vq_mark_bad(fw, i, layer, VQ_AT_O);
         vq_barrier(fw->pool, thread);
     }
     vq_mul_residual(fw, thread, w, in);
-}
-
-void vq_attn_gqa(vq_fw *fw, int layer, int thread)
-{
-    phase_qkv(fw, layer, thread);
-    phase_attend(fw, layer, thread);
-    phase_output(fw, layer, thread);
 }

@@ -7,27 +7,24 @@
 
 #include <string.h>
 
-static void inner_tile(vq_fw *fw, int thread, int layer, int tile, int m0, const vq_in *in)
+void vq_inner_tile(vq_fw *fw, int thread, int layer, const vq_inner *p, int tile, int m0, int m,
+                   int out0, const int *rows)
 {
-    const vq_model *md = fw->m;
-    const vq_matrix *w = &md->layer[layer].gate_up;
-    const bool codes = md->layer[layer].down.gemm.a8 != NULL;
+    const vq_matrix *w = p->w;
+    const bool codes = p->down->gemm.a8 != NULL;
     vq_thread *th = &fw->th[thread];
-    vq_in *out = &fw->in_d;
     const int row0 = 2 * Q_TILE * tile,
               n = w->rows - row0 < 2 * Q_TILE ? w->rows - row0 : 2 * Q_TILE;
-    const int m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
-    const int valid = md->inter - Q_TILE * tile < Q_TILE ? md->inter - Q_TILE * tile : Q_TILE;
-    vq_mul(fw, thread, w, row0, n, in, m0, m, th->y, (size_t)n);
+    const int left = p->inter - Q_TILE * tile, valid = left < Q_TILE ? left : Q_TILE;
+    vq_mul(fw, thread, w, row0, n, p->in, m0, m, th->y, (size_t)n);
     for (int i = 0; i < m; i++) {
-        const int row = m0 + i;
         const float *gu = th->y + (size_t)i * n;
         if (codes) {
             fw->k->swiglu(th->vec, gu, valid);
-            if (fw->k->quant_a64(&out->a, row, tile, 1, th->vec, valid))
-                vq_mark_bad(fw, row, layer, VQ_AT_DOWN);
+            if (fw->k->quant_a64(&p->out->a, out0 + i, tile, 1, th->vec, valid))
+                vq_mark_bad(fw, rows ? rows[i] : m0 + i, layer, VQ_AT_DOWN);
         } else {
-            float *f = out->f + (size_t)row * out->ldf + (size_t)(Q_TILE * tile);
+            float *f = p->out->f + (size_t)(out0 + i) * p->out->ldf + (size_t)(Q_TILE * tile);
             fw->k->swiglu(f, gu, valid);
             memset(f + valid, 0, (size_t)(Q_TILE - valid) * sizeof *f);
         }
@@ -38,9 +35,12 @@ void vq_ffn_dense(vq_fw *fw, int layer, int thread)
 {
     const vq_layer *y = &fw->m->layer[layer];
     const vq_in *in = vq_norm_rows(fw, thread, y->norm_ffn, y->ffn_forms, layer, VQ_AT_NORM_FFN);
+    const vq_inner inner = { &y->gate_up, &y->down, fw->m->inter, in, &fw->in_d };
     const int tiles = vq_ceil_div(fw->m->inter, Q_TILE), jobs = tiles * vq_ceil_div(fw->n, VQ_TB);
-    for (int j; (j = vq_job(fw->pool, thread, jobs)) >= 0;)
-        inner_tile(fw, thread, layer, j % tiles, j / tiles * VQ_TB, in);
+    for (int j; (j = vq_job(fw->pool, thread, jobs)) >= 0;) {
+        const int m0 = j / tiles * VQ_TB, m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
+        vq_inner_tile(fw, thread, layer, &inner, j % tiles, m0, m, m0, NULL);
+    }
     vq_barrier(fw->pool, thread);
     vq_mul_residual(fw, thread, &y->down, &fw->in_d);
 }

@@ -27,7 +27,7 @@ void vq_bad_text(char out[64], int bad)
 {
     static const char *const at[] = {
         "", "attention norm", "queries", "keys", "values", "attention", "attention output",
-        "feed-forward norm", "feed-forward", "final norm", "logits"
+        "feed-forward norm", "router", "feed-forward", "final norm", "logits"
     };
     const int i = bad & 0xff, layer = (bad >> 8) - 1;
     if (i >= VQ_AT_NORM_OUT) snprintf(out, 64, "%s", at[i]);
@@ -90,6 +90,11 @@ vq_status vq_fw_run(vq_fw *fw, vq_row *rows, int n, vq_err *e)
     vq_in_start(&fw->in_h, n);
     vq_in_start(&fw->in_o, n);
     vq_in_start(&fw->in_d, n);
+    vq_in_start(&fw->in_q, n);
+    vq_in_start(&fw->in_u, n * fw->m->n_head);
+    vq_in_start(&fw->in_ds, n);
+    vq_in_start(&fw->in_e, n * (int)fw->m->cfg->n_expert_used);
+    vq_in_start(&fw->in_de, n * (int)fw->m->cfg->n_expert_used);
     if (fw->q2_mem) q_acts_init(&fw->q2, fw->q2_mem, 2 * n * fw->m->n_head, fw->m->hd);
     vq_attn_prepare(fw);
     vq_pool_run(fw->pool, run_layers, fw);

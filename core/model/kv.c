@@ -21,14 +21,22 @@ static const float K_BIAS_MAX_INT8 = 64;
 vq_status vq_kv_layout(vq_kv *kv, const vq_model *m, q_kv type, vq_err *e)
 {
     *kv = (vq_kv){ 0 };
-    kv->layer = vq_calloc((size_t)m->n_layer, sizeof *kv->layer);
+    const int layers = m->n_layer + m->n_mtp;
+    kv->layer = vq_calloc((size_t)layers, sizeof *kv->layer);
     if (!kv->layer) return vq_fail(e, VQ_ENOMEM, "out of memory");
     size_t off = 0;
-    for (int l = 0; l < m->n_layer; l++) {
+    for (int l = 0; l < layers; l++) {
         vq_kv_layer *y = &kv->layer[l];
         y->k = y->v = type;
-        if (type == Q_KV_8 && m->layer[l].k_bias_max > K_BIAS_MAX_INT8) y->k = Q_KV_BF16;
         y->off = off;
+        if (m->lora) {
+            const bool one = type == Q_KV_8; /* copy for both products */
+            const int rope = (int)m->cfg->rope_dim;
+            y->k_bytes = one ? q_lat_bytes(m->lora, rope) : q_kv_k_bytes(type, m->hd);
+            off += y->k_bytes + (one ? 0 : q_kv_v_bytes(type, m->vd));
+            continue;
+        }
+        if (type == Q_KV_8 && m->layer[l].k_bias_max > K_BIAS_MAX_INT8) y->k = Q_KV_BF16;
         y->k_bytes = q_kv_k_bytes(y->k, m->hd);
         y->head_bytes = y->k_bytes + q_kv_v_bytes(y->v, m->vd);
         off += (size_t)m->n_kv * y->head_bytes;

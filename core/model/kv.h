@@ -4,17 +4,19 @@
 
 #include "core/model/model.h"
 
-/* Where one layer lies in a block: n_kv times (K part, V part). */
+/* Where one layer lies in a block: n_kv times (K part, V part).  MLA: once, whatever n_kv; an int8
+ * latent has no V part, it is both. */
 typedef struct vq_kv_layer {
     q_kv k, v;              /* types; K and V may differ, layers too */
     size_t off;             /* of kv head 0 from the block's start */
-    size_t k_bytes, head_bytes; /* V follows K after k_bytes; the next head after head_bytes */
+    size_t k_bytes, head_bytes; /* V follows K after k_bytes, the next head after head_bytes; with
+                                 * MLA that is 0 */
 } vq_kv_layer;
 
 typedef struct vq_kv {
     uint8_t *mem;           /* (n_block, block_bytes) */
     size_t mem_bytes, block_bytes;
-    vq_kv_layer *layer;     /* (n_layer) */
+    vq_kv_layer *layer;     /* (n_layer + n_mtp) */
     uint32_t *ref;          /* (n_block) sequences that hold it */
     int32_t *spare;         /* (n_spare) free blocks */
     int n_block, n_spare;

@@ -23,6 +23,21 @@ int vq_in_put(const vq_fw *fw, vq_in *in, int forms, int m, const float *x)
     return forms & VQ_FORM_Q ? fw->k->quant_a64(&in->a, m, 0, in->a.kt, x, in->k) : 0;
 }
 
+void vq_in_copy(const vq_in *to, int j, const vq_in *from, int m)
+{
+    if (to->f && from->f)
+        memcpy(to->f + (size_t)j * to->ldf, from->f + (size_t)m * from->ldf,
+               to->ldf * sizeof *to->f);
+    if (!to->mem || !from->mem) return;
+    for (int t = 0; t < to->a.kt; t++) {
+        const size_t a = (size_t)t * (size_t)to->a.M + (size_t)j;
+        const size_t b = (size_t)t * (size_t)from->a.M + (size_t)m;
+        memcpy(to->a.q + a * Q_TILE, from->a.q + b * Q_TILE, Q_TILE);
+        to->a.d[a] = from->a.d[b];
+        memcpy(to->a.nsum + 4 * a, from->a.nsum + 4 * b, 4 * sizeof *to->a.nsum);
+    }
+}
+
 static void norm_row(vq_fw *fw, vq_thread *th, vq_in *in, int forms, int m, int row, const float *w,
                      int layer, int at)
 {

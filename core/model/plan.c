@@ -41,12 +41,18 @@ static void cut_in(carver *c, vq_in *in, int forms, int rows, int k)
 static void cut_thread(carver *c, const vq_fw *fw, vq_thread *t)
 {
     const vq_model *m = fw->m;
-    size_t longest = (size_t)(m->hidden > Q_TILE ? m->hidden : Q_TILE);
+    int longest = m->hidden > Q_TILE ? m->hidden : Q_TILE;
+    if (longest < m->hd) longest = m->hd;
     t->tmp = cut(c, Q_TMP);
     t->y = cut_f(c, VQ_TB * fw->y_cols);
-    t->vec = cut_f(c, round_up(longest, Q_TILE));
+    t->y2 = cut_f(c, VQ_TB * fw->y2_cols);
+    t->vec = cut_f(c, round_up((size_t)longest, Q_TILE));
     cut_in(c, &t->small_h, fw->forms_h, VQ_SMALL, m->hidden);
-    cut_in(c, &t->small_o, VQ_FORM_Q, VQ_SMALL, m->n_head * m->vd);
+    cut_in(c, &t->small_o, VQ_FORM_Q, VQ_SMALL, m->n_head * m->od);
+    if (m->lora) {
+        cut_in(c, &t->nope, fw->forms_nope, VQ_TB, (int)m->cfg->nope_dim);
+        t->vblk = cut(c, q_kv_v_bytes(Q_KV_8, m->lora));
+    }
     const size_t q = (size_t)fw->attn_q;
     t->s = cut_f(c, q * Q_PIECE);
     t->o = cut_f(c, q * fw->vdp);
@@ -56,6 +62,35 @@ static void cut_thread(carver *c, const vq_fw *fw, vq_thread *t)
     t->m2 = cut_f(c, q);
     t->l2 = cut_f(c, q);
     t->nvis = cut(c, q * sizeof *t->nvis);
+}
+
+static void cut_latents(carver *c, vq_fw *fw)
+{
+    const vq_model *m = fw->m;
+    const int rows = fw->plan.max_rows;
+    fw->lat = cut_f(c, (size_t)rows * fw->ld_lat);
+    if (m->cfg->q_lora) cut_in(c, &fw->in_q, fw->forms_q, rows, (int)m->cfg->q_lora);
+    cut_in(c, &fw->in_u, fw->forms_u, rows * m->n_head, m->lora);
+}
+
+static void cut_experts(carver *c, vq_fw *fw)
+{
+    const vaq_config *g = fw->m->cfg;
+    const int rows = fw->plan.max_rows, entries = rows * (int)g->n_expert_used;
+    const int inter = (int)g->moe_inter, shared = (int)g->n_expert_shared * inter;
+    const size_t n = (size_t)entries, experts = (size_t)g->n_expert + 1;
+    vq_pick *p = &fw->pick;
+    fw->score = cut_f(c, (size_t)rows * g->n_expert);
+    p->idx = cut(c, n * sizeof *p->idx);
+    p->w = cut_f(c, n);
+    p->row = cut(c, n * sizeof *p->row);
+    p->weight = cut_f(c, n);
+    p->first = cut(c, experts * sizeof *p->first);
+    p->active = cut(c, experts * sizeof *p->active);
+    p->job0 = cut(c, experts * sizeof *p->job0);
+    cut_in(c, &fw->in_e, fw->forms_e, entries, fw->m->hidden);
+    if (shared) cut_in(c, &fw->in_ds, fw->forms_shared, rows, shared);
+    cut_in(c, &fw->in_de, fw->forms_expert, entries, inter);
 }
 
 /* Cuts the slab at fw->mem, or only measures when that is NULL. */
@@ -72,8 +107,10 @@ static size_t carve(vq_fw *fw)
     fw->x = cut_f(&c, rows * fw->ldx);
     fw->cs = cut_f(&c, rows * m->cfg->rope_dim);
     cut_in(&c, &fw->in_h, fw->forms_h, max_rows, m->hidden);
-    cut_in(&c, &fw->in_o, VQ_FORM_Q | VQ_FORM_F, max_rows, m->n_head * m->vd);
+    cut_in(&c, &fw->in_o, VQ_FORM_Q | VQ_FORM_F, max_rows, m->n_head * m->od);
     cut_in(&c, &fw->in_d, fw->forms_down, max_rows, m->inter);
+    if (m->lora) cut_latents(&c, fw);
+    if (m->cfg->n_expert) cut_experts(&c, fw);
     if (fw->k_types & 1 << Q_KV_8)
         fw->q2_mem = cut(&c, q_acts_bytes(2 * max_rows * m->n_head, m->hd));
     if (fw->k_types & ~(1 << Q_KV_8)) fw->qf = cut_f(&c, rows * (size_t)m->n_head * fw->hdp);
@@ -87,25 +124,49 @@ static size_t carve(vq_fw *fw)
     return c.off;
 }
 
+static int form_of(const vq_matrix *w) { return w->gemm.a8 ? VQ_FORM_Q : VQ_FORM_F; }
+
+/* Every form that some layer wants. */
+static void forms_of(vq_fw *fw, const vq_model *m)
+{
+    for (int l = 0; l < m->n_layer + m->n_mtp; l++) {
+        const vq_layer *y = &m->layer[l];
+        fw->forms_h |= y->qkv_forms | y->ffn_forms;
+        if (y->down.rows) fw->forms_down |= form_of(&y->down);
+        if (y->moe.router.rows) {
+            fw->forms_e |= y->moe.in_forms;
+            fw->forms_expert |= y->moe.down_forms;
+            if (y->moe.shared_down.rows) fw->forms_shared |= form_of(&y->moe.shared_down);
+        }
+        if (m->lora) {
+            fw->forms_q |= form_of(&y->q);
+            fw->forms_nope |= form_of(&y->k_up);
+            fw->forms_u |= form_of(&y->v_up);
+        }
+    }
+    fw->forms_h |= form_of(&m->head);
+}
+
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
 static void shape(vq_fw *fw, const vq_model *m, const vq_plan *p)
 {
     fw->m = m;
     fw->plan = *p;
-    for (int l = 0; l < m->n_layer; l++) {
-        const vq_layer *y = &m->layer[l];
-        fw->forms_h |= y->qkv_forms | y->ffn_forms;
-        fw->forms_down |= y->down.gemm.a8 ? VQ_FORM_Q : VQ_FORM_F;
-    }
-    fw->forms_h |= m->head.gemm.a8 ? VQ_FORM_Q : VQ_FORM_F;
+    forms_of(fw, m);
     fw->ldx = round_up((size_t)m->hidden, Q_ROWS);
     fw->hdp = round_up((size_t)m->hd, Q_TILE);
     fw->vdp = round_up((size_t)m->vd, Q_ROWS);
-    fw->unit_q = Q_ROWS / gcd(m->hd, Q_ROWS);
-    fw->unit_v = Q_ROWS / gcd(m->vd, Q_ROWS);
-    fw->y_cols = VQ_JOB_ROWS;
-    const size_t uq = (size_t)fw->unit_q * (size_t)m->hd, uv = (size_t)fw->unit_v * (size_t)m->vd;
-    if (uq > fw->y_cols) fw->y_cols = uq;
-    if (uv > fw->y_cols) fw->y_cols = uv;
+    fw->unit_q = Q_ROWS / gcd(m->qd, Q_ROWS);
+    fw->unit_v = Q_ROWS / gcd(m->od, Q_ROWS);
+    const size_t heads_q = (size_t)(fw->unit_q * m->qd), heads_v = (size_t)(fw->unit_v * m->od);
+    fw->y_cols = most(VQ_JOB_ROWS, most(heads_q, heads_v));
+    if (m->cfg->n_expert) fw->y2_cols = VQ_JOB_ROWS;
+    if (m->lora) {
+        fw->y2_cols = most(fw->y2_cols, (size_t)m->lora);
+        fw->ld_lat = round_up(m->cfg->q_lora, Q_ROWS)
+                   + round_up((size_t)m->lora + m->cfg->rope_dim, Q_ROWS);
+    }
     fw->attn_rows = VQ_ATTN_Q / m->group > 1 ? VQ_ATTN_Q / m->group : 1;
     fw->attn_q = fw->attn_rows * m->group;
 }
@@ -113,7 +174,7 @@ static void shape(vq_fw *fw, const vq_model *m, const vq_plan *p)
 static int k_types_of(const vq_model *m, const vq_kv *kv)
 {
     int types = 0;
-    for (int l = 0; l < m->n_layer; l++) types |= 1 << kv->layer[l].k;
+    for (int l = 0; l < m->n_layer + m->n_mtp; l++) types |= 1 << kv->layer[l].k;
     return types;
 }
 

@@ -31,8 +31,11 @@ typedef struct vq_in {
 typedef struct vq_thread {
     void *tmp;          /* Q_TMP: for the gemms */
     float *y;           /* (VQ_TB, y_cols): result of a matrix job */
+    float *y2;          /* (VQ_TB, y2_cols): MLA: absorbed queries; experts: their sum */
     float *vec;         /* one vector of the longest kind, padded to 64 */
-    vq_in small_h, small_o; /* (VQ_SMALL rows) inputs of hidden and of n_head * vd */
+    vq_in small_h, small_o; /* (VQ_SMALL rows) inputs of hidden and of n_head * od */
+    vq_in nope;         /* MLA: (VQ_TB rows) the unrotated dims of one query head */
+    void *vblk;         /* MLA, int8 cache: a block turned for the second product */
     float *s;           /* (attn_q, 256): scores, then e */
     float *o, *o2;      /* (attn_q, vdp): merged so far, and of one piece */
     float *m, *l, *m2, *l2; /* (attn_q) */
@@ -48,6 +51,19 @@ typedef struct vq_rowblock {
     size_t part0;       /* split attention: its first slot */
 } vq_rowblock;
 
+/* Which experts compute which rows in this layer.  An entry is (row, expert); entries are sorted by
+ * expert, then by row, so each expert's inputs are consecutive tokens of one matrix call. */
+typedef struct vq_pick {
+    int32_t *idx;       /* (n, n_expert_used) of each row, ascending */
+    float *w;           /* (n, n_expert_used) their weights */
+    int *row;           /* (entries) */
+    float *weight;      /* (entries) */
+    int *first;         /* (n_expert + 1) first entry of an expert */
+    int *active;        /* (n_active) experts with entries, ascending */
+    int *job0;          /* (n_active + 1) first job of gate and up */
+    int n_active, jobs;
+} vq_pick;
+
 struct vq_fw {
     const vq_model *m;
     const q_kern *k;
@@ -57,12 +73,14 @@ struct vq_fw {
     vq_plan plan;
     void *mem;
     size_t mem_bytes;
-    int forms_h, forms_down, k_types; /* forms and K types (bits) that occur in this model */
+    /* forms and K types (bits) that occur in this model */
+    int forms_h, forms_down, forms_shared, forms_e, forms_expert, forms_q, forms_nope, forms_u;
+    int k_types;
 
     /* geometry */
     size_t ldx;         /* floats per row of x */
     size_t hdp, vdp;    /* head dims padded to 64, and to 16 */
-    size_t y_cols;
+    size_t y_cols, y2_cols;
     int unit_q, unit_v; /* heads per job of q, k and of v: a whole number of row groups */
     int attn_rows, attn_q; /* rows and query heads of an attention job at most */
 
@@ -83,6 +101,16 @@ struct vq_fw {
     float *x;           /* (n, ldx) the residual stream */
     float *cs;          /* (n, rope_dim): cos, then sin, of the row's position */
     vq_in in_h, in_o, in_d; /* inputs of hidden, of o (its f is attention's output), of down */
+    /* MLA */
+    float *lat;         /* (n, ld_lat) latents of the query, then of key and value, as projected */
+    size_t ld_lat;
+    vq_in in_q;         /* (n) normed latents of queries */
+    vq_in in_u;         /* (head * n + row) sums of latents, input of v_up */
+    /* experts */
+    float *score;       /* (n, n_expert) router logits */
+    vq_pick pick;
+    vq_in in_e;         /* (entry) the rows of each expert, side by side */
+    vq_in in_ds, in_de; /* inputs of down: (n) shared experts, (entry) routed */
     q_acts q2;          /* two-byte queries: token 2 * ((kv head * n + row) * group + g) */
     void *q2_mem;
     float *qf;          /* f32 queries for float K: ((kv head * n + row) * group + g, hdp) */
@@ -93,8 +121,8 @@ struct vq_fw {
 
 /* Where a value stopped being finite, in the order in which a layer meets them. */
 enum {
-    VQ_AT_NORM_ATTN = 1, VQ_AT_Q, VQ_AT_K, VQ_AT_V, VQ_AT_ATTN, VQ_AT_O, VQ_AT_NORM_FFN, VQ_AT_DOWN,
-    VQ_AT_NORM_OUT, VQ_AT_LOGITS
+    VQ_AT_NORM_ATTN = 1, VQ_AT_Q, VQ_AT_K, VQ_AT_V, VQ_AT_ATTN, VQ_AT_O, VQ_AT_NORM_FFN,
+    VQ_AT_ROUTER, VQ_AT_DOWN, VQ_AT_NORM_OUT, VQ_AT_LOGITS
 };
 void vq_mark_bad(vq_fw *fw, int row, int layer, int at); /* keeps the earliest place */
 static inline bool vq_is_bad(const vq_fw *fw, int row)
@@ -118,8 +146,28 @@ int vq_job_groups(const vq_fw *fw, const vq_matrix *w, int n); /* row groups per
 void vq_head_rows(vq_fw *fw, int thread);
 static inline int vq_ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-/* attn.c, ffn.c: the two halves of a layer. */
+/* Token j of *to = token m of *from; the same k, forms of both. */
+void vq_in_copy(const vq_in *to, int j, const vq_in *from, int m);
+
+/* attn.c */
 void vq_attn_prepare(vq_fw *fw); /* once per pass, on one thread */
-vq_branch_fn vq_attn_gqa, vq_ffn_dense;
+/* Where the output of a head goes: (od) floats of o's input. */
+float *vq_attn_head(const vq_fw *fw, int row, int head);
+void vq_attn_pieces(vq_fw *fw, int layer, int thread); /* ends with a barrier, as does the next */
+void vq_attn_output(vq_fw *fw, int layer, int thread);
+
+/* ffn.c: tile `tile` of 64 inner values of w for inputs m0 .. m0+m-1: swiglu, then as inputs
+ * out0 .. of the matrix `down` into *out.  rows: whose inputs these are (NULL: m0 ..). */
+typedef struct vq_inner {
+    const vq_matrix *w, *down;
+    int inter;
+    const vq_in *in;
+    vq_in *out;
+} vq_inner;
+void vq_inner_tile(vq_fw *fw, int thread, int layer, const vq_inner *p, int tile, int m0, int m,
+                   int out0, const int *rows);
+
+/* The two halves of a layer. */
+vq_branch_fn vq_attn_gqa, vq_attn_mla, vq_ffn_dense, vq_ffn_moe;
 
 #endif

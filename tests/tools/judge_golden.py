@@ -175,6 +175,10 @@ def main():
         ("synth-qwen3-bf16", "golden.json", style_c, ("--no-tokenizer", "--yarn-attn", "hf")),
         ("synth-qwen3-bf16", "golden_attn_factor.json", style_c, ("--no-tokenizer", "--yarn-attn", "file")),
         ("synth-llama3rope-bf16", "golden.json", style_c, ("--no-tokenizer",)),
+        ("tiny-r1", "golden.json", style_a, ()),
+        ("tiny-r1-fp8", "golden.json", style_a, ()),
+        ("synth-dsv3-bf16", "golden.json", style_c, ("--no-tokenizer",)),
+        ("synth-dsv3-fp8", "golden.json", style_c, ("--no-tokenizer",)),
     ]
     for name, golden, style, extra in plan:
         path = os.path.join(models, name, golden)

@@ -1,0 +1,170 @@
+/* moe.c - the feed-forward half of a layer with experts (exact.md 3, models.md 5.5).
+ *
+ *   D  norm; router | choice per row | entries sorted by expert, inputs side by side |
+ *      gate and up of the shared and of all chosen experts as one job list
+ *   E  down: a job owns some outputs of all its rows.  It starts from the shared expert and adds
+ *      the others in ascending order, so no sum depends on who computes or who is beside whom */
+#include "core/model/work.h"
+
+#include <string.h>
+
+static int used_of(const vq_fw *fw) { return (int)fw->m->cfg->n_expert_used; }
+
+/* ---- the choice ---- */
+
+static void phase_scores(vq_fw *fw, int layer, int thread, const vq_in *in)
+{
+    const vq_matrix *w = &fw->m->layer[layer].moe.router;
+    const size_t ld = (size_t)w->rows;
+    const int groups = vq_ceil_div(w->rows, Q_ROWS);
+    for (int j; (j = vq_job(fw->pool, thread, groups * vq_ceil_div(fw->n, VQ_TB))) >= 0;) {
+        const int r0 = j % groups * Q_ROWS, m0 = j / groups * VQ_TB;
+        const int n = w->rows - r0 < Q_ROWS ? w->rows - r0 : Q_ROWS;
+        const int m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
+        vq_mul(fw, thread, w, r0, n, in, m0, m, fw->score + (size_t)m0 * ld + r0, ld);
+    }
+    vq_barrier(fw->pool, thread);
+}
+
+static void choose(vq_fw *fw, int layer, int row)
+{
+    const vaq_config *c = fw->m->cfg;
+    const size_t at = (size_t)row * c->n_expert_used;
+    if (q_route(fw->pick.idx + at, fw->pick.w + at, fw->score + (size_t)row * c->n_expert,
+                fw->m->layer[layer].moe.bias, (int)c->n_expert, (int)c->n_group,
+                (int)c->n_group_used, used_of(fw), c->flags & VAQ_F_NORM_TOPK, c->routed_scale))
+        vq_mark_bad(fw, row, layer, VQ_AT_ROUTER);
+}
+
+/* Entries by expert: counting sort, rows stay ascending within an expert. */
+static void sort_entries(vq_fw *fw)
+{
+    vq_pick *p = &fw->pick;
+    const int n_expert = (int)fw->m->cfg->n_expert, entries = fw->n * used_of(fw);
+    const int tiles = vq_ceil_div((int)fw->m->cfg->moe_inter, Q_TILE);
+    memset(p->first, 0, (size_t)(n_expert + 1) * sizeof *p->first);
+    for (int i = 0; i < entries; i++) p->first[p->idx[i] + 1]++;
+    p->n_active = p->jobs = 0;
+    for (int e = 0; e < n_expert; e++) {
+        const int n = p->first[e + 1];
+        p->first[e + 1] += p->first[e];
+        if (!n) continue;
+        p->active[p->n_active] = e;
+        p->job0[p->n_active++] = p->jobs;
+        p->jobs += tiles * vq_ceil_div(n, VQ_TB);
+    }
+    p->job0[p->n_active] = p->jobs;
+    for (int i = 0; i < entries; i++) {
+        const int at = p->first[p->idx[i]]++; /* put back below */
+        p->row[at] = i / used_of(fw);
+        p->weight[at] = p->w[i];
+    }
+    for (int e = n_expert; e > 0; e--) p->first[e] = p->first[e - 1];
+    p->first[0] = 0;
+}
+
+static void phase_choose(vq_fw *fw, int layer, int thread)
+{
+    if (!fw->small) {
+        const int step = vq_ceil_div(fw->n, 4 * fw->plan.threads);
+        for (int j; (j = vq_job(fw->pool, thread, vq_ceil_div(fw->n, step))) >= 0;)
+            for (int i = j * step; i < fw->n && i < (j + 1) * step; i++) choose(fw, layer, i);
+        vq_barrier(fw->pool, thread);
+    }
+    if (thread == 0) {
+        for (int i = 0; fw->small && i < fw->n; i++) choose(fw, layer, i);
+        sort_entries(fw);
+    }
+    vq_barrier(fw->pool, thread);
+}
+
+/* The inputs of the experts; a single row serves all of them as it is. */
+static const vq_in *gather(vq_fw *fw, int thread, const vq_in *in)
+{
+    if (fw->n == 1) return in;
+    const int entries = fw->n * used_of(fw), step = vq_ceil_div(entries, 4 * fw->plan.threads);
+    for (int j; (j = vq_job(fw->pool, thread, vq_ceil_div(entries, step))) >= 0;)
+        for (int i = j * step; i < entries && i < (j + 1) * step; i++)
+            vq_in_copy(&fw->in_e, i, in, fw->pick.row[i]);
+    vq_barrier(fw->pool, thread);
+    return &fw->in_e;
+}
+
+/* ---- gate, up, down ---- */
+
+static void phase_inner(vq_fw *fw, int layer, int thread, const vq_in *in, const vq_in *in_e)
+{
+    const vq_moe *o = &fw->m->layer[layer].moe;
+    const vaq_config *c = fw->m->cfg;
+    const vq_pick *p = &fw->pick;
+    const int inter = (int)c->moe_inter, shared = (int)c->n_expert_shared * inter;
+    const int tiles = vq_ceil_div(inter, Q_TILE), s_tiles = vq_ceil_div(shared, Q_TILE);
+    const int s_jobs = s_tiles * vq_ceil_div(fw->n, VQ_TB);
+    int a = 0; /* jobs come in ascending order, so the expert is found by walking on */
+    for (int j; (j = vq_job(fw->pool, thread, s_jobs + p->jobs)) >= 0;) {
+        if (j < s_jobs) {
+            const vq_inner inner = { &o->shared_gate_up, &o->shared_down, shared, in, &fw->in_ds };
+            const int m0 = j / s_tiles * VQ_TB, m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
+            vq_inner_tile(fw, thread, layer, &inner, j % s_tiles, m0, m, m0, NULL);
+            continue;
+        }
+        const int k = j - s_jobs;
+        while (k >= p->job0[a + 1]) a++;
+        const int e = p->active[a], tile = (k - p->job0[a]) % tiles;
+        const int i0 = p->first[e] + (k - p->job0[a]) / tiles * VQ_TB, left = p->first[e + 1] - i0;
+        const vq_inner inner = { &o->gate_up[e], &o->down[e], inter, in_e, &fw->in_de };
+        vq_inner_tile(fw, thread, layer, &inner, tile, fw->n == 1 ? 0 : i0,
+                      left < VQ_TB ? left : VQ_TB, i0, p->row + i0);
+    }
+    vq_barrier(fw->pool, thread);
+}
+
+/* First entry of an expert, from i on, whose row is at least `row`. */
+static int entry_from(const vq_pick *p, int i, int end, int row)
+{
+    while (i < end) {
+        const int mid = i + (end - i) / 2;
+        if (p->row[mid] < row) i = mid + 1;
+        else end = mid;
+    }
+    return i;
+}
+
+static void phase_down(vq_fw *fw, int layer, int thread)
+{
+    const vq_moe *o = &fw->m->layer[layer].moe;
+    const vq_pick *p = &fw->pick;
+    const vq_matrix *any = &o->down[p->active[0]];
+    const int step = Q_ROWS * vq_job_groups(fw, any, fw->n), cuts = vq_ceil_div(any->rows, step);
+    float *y = fw->th[thread].y, *sum = fw->th[thread].y2;
+    for (int j; (j = vq_job(fw->pool, thread, cuts * vq_ceil_div(fw->n, VQ_TB))) >= 0;) {
+        const int r0 = j % cuts * step, m0 = j / cuts * VQ_TB;
+        const int n = any->rows - r0 < step ? any->rows - r0 : step;
+        const int m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
+        if (o->shared_down.rows)
+            vq_mul(fw, thread, &o->shared_down, r0, n, &fw->in_ds, m0, m, sum, (size_t)n);
+        else memset(sum, 0, (size_t)(m * n) * sizeof *sum);
+        for (int a = 0; a < p->n_active; a++) {
+            const int e = p->active[a], end = p->first[e + 1];
+            const int i0 = entry_from(p, p->first[e], end, m0);
+            const int count = entry_from(p, i0, end, m0 + m) - i0;
+            if (!count) continue;
+            vq_mul(fw, thread, &o->down[e], r0, n, &fw->in_de, i0, count, y, (size_t)n);
+            for (int i = 0; i < count; i++)
+                fw->k->axpy(sum + (p->row[i0 + i] - m0) * n, p->weight[i0 + i], y + i * n, n);
+        }
+        for (int i = 0; i < m; i++)
+            fw->k->add(fw->x + (size_t)(m0 + i) * fw->ldx + r0, sum + (size_t)i * n, n);
+    }
+    vq_barrier(fw->pool, thread);
+}
+
+void vq_ffn_moe(vq_fw *fw, int layer, int thread)
+{
+    const vq_layer *y = &fw->m->layer[layer];
+    const vq_in *in = vq_norm_rows(fw, thread, y->norm_ffn, y->ffn_forms, layer, VQ_AT_NORM_FFN);
+    phase_scores(fw, layer, thread, in);
+    phase_choose(fw, layer, thread);
+    phase_inner(fw, layer, thread, in, gather(fw, thread, in));
+    phase_down(fw, layer, thread);
+}
