@@ -11,6 +11,7 @@ static int code_of(int type, const uint8_t *p, int k, int r)
     if (type == Q_L8) return (int8_t)p[q_byte_at(k, r)];
     const int lo = p[q_nibble_at(k, r)] >> 4 * q_nibble_high(k) & 15;
     if (type == Q_L6) return (lo | (p[512 + q_pair_at(k, r)] >> q_pair_shift(k) & 3) << 4) - 32;
+    if (type == Q_N5) return q_grid_n5[lo | (p[512 + q_bit_at(k, r)] >> q_bit_shift(k) & 1) << 4];
     return q_grid_n4[lo];
 }
 
@@ -32,6 +33,13 @@ void q_half_load(q_half *o, int type, const uint8_t *tile, int h)
             for (int r = 0; r < Q_ROWS; r++) {
                 const int code = (low[4 * r] >> shift & 15) | (high[4 * r] >> top & 3) << 4;
                 o->g[k][r] = (int8_t)(code - 32);
+            }
+        } else if (type == Q_N5) {
+            const int top = q_bit_shift(k);
+            const uint8_t *high = p + 512 + q_bit_at(k, 0);
+            for (int r = 0; r < Q_ROWS; r++) {
+                const int code = (low[4 * r] >> shift & 15) | (high[4 * r] >> top & 1) << 4;
+                o->g[k][r] = q_grid_n5[code];
             }
         } else {
             for (int r = 0; r < Q_ROWS; r++) o->g[k][r] = q_grid_n4[low[4 * r] >> shift & 15];

@@ -27,7 +27,7 @@ enum { LANES = Q_ROWS, SUB_MAX = 32, SUBS = 4 /* sub-blocks of a tile, in every 
 #define IMP_MIN 0x1p-40f
 
 /* ---- nearest codes ----
- * All midpoints of the N4 grid are multiples of 1/2, so the half-unit cell of x decides its code;
+ * All midpoints of a grid are multiples of 1/2, so the half-unit cell of x decides its code;
  * cell i holds x in [i / 2 - 64, i / 2 - 63.5).  A tie goes up. */
 
 enum { CELLS = 256, PLACES = 48 };
@@ -37,9 +37,9 @@ typedef struct grid {
     int reach;           /* s is sought so far to both sides of sigma / row_scale */
     int n_place;
     float place[PLACES]; /* where the largest weight is tried, in grid units */
-    float lo, hi;        /* linear formats: ends of the grid */
-    float g[CELLS];      /* N4: value of a cell */
-    uint8_t code[CELLS]; /* N4: its code */
+    float lo, hi;        /* ends of the grid */
+    float g[CELLS];      /* N formats: value of a cell */
+    uint8_t code[CELLS]; /* N formats: its code */
 } grid;
 
 static void add_places(grid *o, float from, float to, float step)
@@ -51,33 +51,39 @@ static void add_places(grid *o, float from, float to, float step)
 /* Places beyond an end of the grid clip the largest weight, which pays when the rest of the block
  * is small; places short of it leave the end unused.  Measured on Gaussian rows: half steps or a
  * wider range give N4 less than 0.002 dB; whole steps and a reach of 1 cost L6 0.07 and L8 0.3 dB;
- * every second place alone would cost N4 0.012 dB and make it 1.6 times as fast. */
+ * every second place alone would cost N4 0.012 dB and make it 1.6 times as fast; N5 gains 0.003 dB
+ * from whole steps. */
 static void grid_init(grid *o, int type)
 {
     o->type = type;
     o->sub = type == Q_N4S ? 32 : 16;
     o->reach = type == Q_L8 || type == Q_L6 ? 3 : 1;
-    o->lo = type == Q_L8 ? -127.0f : -32.0f;
-    o->hi = type == Q_L8 ? 127.0f : 31.0f;
+    o->lo = type == Q_L8 ? -127.0f : type == Q_N5 ? -64.0f : -32.0f;
+    o->hi = type == Q_L8 ? 127.0f : type == Q_N5 ? 63.0f : 31.0f;
     o->n_place = 0;
     if (type == Q_L8) { /* symmetric: one sign is enough */
         add_places(o, 116.0f, 127.5f, 0.5f);
     } else if (type == Q_L6) {
         add_places(o, -36.0f, -24.5f, 0.5f);
         add_places(o, 23.5f, 35.0f, 0.5f);
+    } else if (type == Q_N5) {
+        add_places(o, -72.0f, -44.0f, 2.0f);
+        add_places(o, 42.0f, 70.0f, 2.0f);
     } else {
         add_places(o, -39.0f, -21.0f, 1.0f);
         add_places(o, 19.0f, 34.0f, 1.0f);
     }
+    const int8_t *g = type == Q_N5 ? q_grid_n5 : q_grid_n4;
+    const int last = type == Q_N5 ? 31 : 15;
     int c = 0;
     for (int i = 0; i < CELLS; i++) {
-        while (c < 15 && i - 128 >= q_grid_n4[c] + q_grid_n4[c + 1]) c++;
-        o->g[i] = (float)q_grid_n4[c];
+        while (c < last && i - 128 >= g[c] + g[c + 1]) c++;
+        o->g[i] = (float)g[c];
         o->code[i] = (uint8_t)c;
     }
 }
 
-static inline int is_n4(int type) { return type == Q_N4 || type == Q_N4S; }
+static inline int has_grid(int type) { return type == Q_N5 || type == Q_N4 || type == Q_N4S; }
 
 /* Cells of x = w * inv for 16 rows. */
 static inline void cells(int32_t *restrict cell, const float *restrict w, const float *restrict inv)
@@ -94,7 +100,7 @@ static inline void cells(int32_t *restrict cell, const float *restrict w, const 
 static inline void nearest(const grid *o, float *restrict g, const float *restrict w,
                            const float *restrict inv)
 {
-    if (is_n4(o->type)) {
+    if (has_grid(o->type)) {
         int32_t cell[LANES];
         cells(cell, w, inv);
         for (int r = 0; r < LANES; r++) g[r] = o->g[cell[r]];
@@ -314,6 +320,7 @@ static inline void put_code(int type, uint8_t *planes, int k, int r, int code)
     }
     planes[q_nibble_at(k, r)] |= (uint8_t)((code & 15) << 4 * q_nibble_high(k));
     if (type == Q_L6) planes[512 + q_pair_at(k, r)] |= (uint8_t)(code >> 4 << q_pair_shift(k));
+    if (type == Q_N5) planes[512 + q_bit_at(k, r)] |= (uint8_t)(code >> 4 << q_bit_shift(k));
 }
 
 /* Codes of one sub-block; those of rows with s = 0 stay zero. */
@@ -328,7 +335,7 @@ static void pack_block(const grid *o, const block *b, uint8_t *tile, int i, cons
         inv[r] = sg != 0.0f ? 1.0f / sg : 0.0f;
     }
     for (int k = 0; k < o->sub; k++) {
-        if (is_n4(type)) {
+        if (has_grid(type)) {
             int32_t cell[LANES];
             cells(cell, b->w[k], inv);
             for (int r = 0; r < LANES; r++)

@@ -18,6 +18,9 @@
  *                                         nibble chunk 8b+L, high 8b+L+4; then
  *                                         2-bit plane: 4 lines, line 2b+L: bits
  *                                         2p..2p+1 = chunk 8b+L+2p; code - 32       832
+ *   N5    s[4][16]                        4-bit plane, 8 lines as above; then 1-bit
+ *                                         plane: 2 lines, line b: bit p = chunk
+ *                                         8b+p, bit 4 of the code; grid of 32       704
  *   N4    s[4][16]                        4-bit plane, 8 lines as above, grid       576
  *   N4s   s[4][16], one per 32 k          4-bit plane of 128 k, 16 lines, grid     1088
  *   F32   -                               64 lines, line k = 16 rows x f32         4096
@@ -36,7 +39,7 @@
 typedef enum q_type {
     Q_F32 = 0, Q_F16 = 1, Q_BF16 = 2,
     Q_L8 = 8, Q_L6 = 9, Q_N5 = 10, Q_N4 = 11, Q_N4S = 12, Q_N3 = 13, Q_P6 = 14, Q_P5 = 15
-    /* N5, N3, P6, P5: reserved, no kernels yet */
+    /* N3, P6, P5: reserved, no kernels yet */
 } q_type;
 
 enum {
@@ -65,8 +68,8 @@ int q_pad_k(int type, int k);                       /* k rounded up to whole til
 size_t q_group_bytes(int type, int k);              /* bytes of one row group */
 uint64_t q_matrix_bytes(int type, uint64_t rows, int k); /* UINT64_MAX: more than 64 bits can say */
 
-/* N4, N4s: the grid of kernels.md 1.4. */
-extern const int8_t q_grid_n4[16];
+extern const int8_t q_grid_n4[16]; /* of N4 and N4s */
+extern const int8_t q_grid_n5[32];
 
 /* ------------------------------------------------------------------------------------------
  * Encoding (enc 1): the same bytes on every machine and for every number of threads.
@@ -131,7 +134,7 @@ typedef int q_quant_a16_fn(q_acts *a, int m, const float *x, int n);
  * |z| <= 4*16*127*127*127 = 131,096,512 (L8), less for all others. */
 typedef void q_gemm_a8_fn(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
                           int m, void *tmp);
-typedef q_gemm_a8_fn q_gemm_l8_fn, q_gemm_l6_fn, q_gemm_n4_fn, q_gemm_n4s_fn;
+typedef q_gemm_a8_fn q_gemm_l8_fn, q_gemm_l6_fn, q_gemm_n5_fn, q_gemm_n4_fn, q_gemm_n4s_fn;
 
 /* Float weights: f = fma(w[k], x[k], f), k ascending from 0, y = f + 0.0f.
  * k: padded to 64; x: (m, k), row stride ldx floats, padding written as zeros, 64-aligned rows. */

@@ -63,6 +63,7 @@ static void gemm_a8(int type, float *y, size_t ldy, const void *w, int n, const 
     }
 GEMM_A8(l8, Q_L8)
 GEMM_A8(l6, Q_L6)
+GEMM_A8(n5, Q_N5)
 GEMM_A8(n4, Q_N4)
 GEMM_A8(n4s, Q_N4S)
 
@@ -122,6 +123,7 @@ void q_ref_gemm(q_kern *t)
     t->gemm_bf16 = gemm_bf16_ref;
     t->gemm_l8 = gemm_l8_ref;
     t->gemm_l6 = gemm_l6_ref;
+    t->gemm_n5 = gemm_n5_ref;
     t->gemm_n4 = gemm_n4_ref;
     t->gemm_n4s = gemm_n4s_ref;
 }

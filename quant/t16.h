@@ -1,7 +1,8 @@
 /* t16.h - where a weight lies in a T16 tile (quant.h), for the codecs and the reference.
  *
- * Works on half tiles of 64 k: the whole tile of L8, L6 and N4, one of two halves of N4s.  Codes in
- * between are g values: the integer that stands beside the sub-scale in row_scale * (s * g). */
+ * Works on half tiles of 64 k: the whole tile of L8, L6, N5 and N4, one of two halves of N4s.
+ * Codes in between are g values: the integer that stands beside the sub-scale in
+ * row_scale * (s * g). */
 #ifndef QUANT_T16_H
 #define QUANT_T16_H
 
@@ -29,6 +30,10 @@ static inline int q_pair_at(int k, int row)
     return 64 * (2 * (k / 32) + k / 4 % 2) + 4 * row + k % 4;
 }
 static inline int q_pair_shift(int k) { return 2 * (k % 32 / 8); }
+
+/* The 1-bit plane: chunk j of a block sits in its line at bit j. */
+static inline int q_bit_at(int k, int row) { return 64 * (k / 32) + 4 * row + k % 4; }
+static inline int q_bit_shift(int k) { return k % 32 / 4; }
 
 /* Byte of (k, row) in an 8-bit plane. */
 static inline int q_byte_at(int k, int row) { return 64 * (k / 4) + 4 * row + k % 4; }

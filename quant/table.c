@@ -93,6 +93,7 @@ q_gemm q_gemm_for(const q_kern *t, int type)
     case Q_BF16: return (q_gemm){ .f = t->gemm_bf16 };
     case Q_L8: return (q_gemm){ .a8 = t->gemm_l8 };
     case Q_L6: return (q_gemm){ .a8 = t->gemm_l6 };
+    case Q_N5: return (q_gemm){ .a8 = t->gemm_n5 };
     case Q_N4: return (q_gemm){ .a8 = t->gemm_n4 };
     case Q_N4S: return (q_gemm){ .a8 = t->gemm_n4s };
     default: return (q_gemm){ NULL, NULL };

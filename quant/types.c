@@ -10,6 +10,11 @@
  * add up in 16 bits. */
 const int8_t q_grid_n4[16] = { -32, -27, -21, -16, -12, -9, -6, -3, 0, 3, 6, 9, 13, 17, 22, 28 };
 
+/* The same in a 7-bit range, where one maddubs fits 16 bits (2 * 127 * 127 = 32258) but not two. */
+const int8_t q_grid_n5[32] = { -64, -59, -54, -49, -45, -41, -37, -33, -29, -25, -21,
+                               -17, -13, -10, -6,  -3,  1,   5,   8,   12,  16,  20,
+                               24,  27,  31,  35,  39,  43,  48,  52,  58,  63 };
+
 static const q_typeinfo types[] = {
     /* name  id      tile_k bytes head float known */
     { "f32", Q_F32, 64, 4096, 0, true, true },
@@ -17,7 +22,7 @@ static const q_typeinfo types[] = {
     { "bf16", Q_BF16, 64, 2048, 0, true, true },
     { "l8", Q_L8, 64, 64 + 1024, 64, false, true },
     { "l6", Q_L6, 64, 64 + 512 + 256, 64, false, true },
-    { "n5", Q_N5, 0, 0, 0, false, false },
+    { "n5", Q_N5, 64, 64 + 512 + 128, 64, false, true },
     { "n4", Q_N4, 64, 64 + 512, 64, false, true },
     { "n4s", Q_N4S, 128, 64 + 1024, 64, false, true },
     { "n3", Q_N3, 0, 0, 0, false, false },

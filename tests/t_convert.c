@@ -401,7 +401,7 @@ static void test_options(void)
     vq_err e;
     cv_report r;
     ck_make(&k);
-    refused_as(&k, &(cv_opts){ .type = Q_N5 }, VQ_EUSAGE, "n5");
+    refused_as(&k, &(cv_opts){ .type = Q_N3 }, VQ_EUSAGE, "n3");
     refused_as(NULL, &(cv_opts){ .type = 99 }, VQ_EUSAGE, "type");
     refused_as(NULL, &(cv_opts){ .type = Q_N4, .cpu = "pdp11" }, VQ_EUSAGE, "pdp11");
     snprintf(path, sizeof path, "%s/model.safetensors", src);

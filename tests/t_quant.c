@@ -20,6 +20,7 @@ static int spelled(int type, const uint8_t *tile, int row, int k)
     const int b = chunk / 8, c = chunk % 8; /* block of 32 k, chunk in it */
     const uint8_t nibbles = planes[64 * (4 * b + (c < 4 ? c : c - 4)) + 4 * row + byte];
     const int low = c < 4 ? nibbles & 15 : nibbles >> 4;
+    if (type == Q_N5) return q_grid_n5[low + 16 * (planes[512 + 64 * b + 4 * row + byte] >> c & 1)];
     if (type != Q_L6) return q_grid_n4[low];
     const int line = c & 1, p = c / 2; /* chunk = line + 2p */
     const uint8_t pairs = planes[512 + 64 * (2 * b + line) + 4 * row + byte];
@@ -28,14 +29,14 @@ static int spelled(int type, const uint8_t *tile, int row, int k)
 
 static void layout_codes(void)
 {
-    static const int types[] = { Q_L8, Q_L6, Q_N4, Q_N4S };
+    static const int types[] = { Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S };
     enum { K = 384 };
     static _Alignas(64) uint8_t group[16384];
     static float want[K], got[K], y[16];
     static uint8_t mem[1 << 16];
     q_kern ref;
     q_kern_make(&ref, "ref");
-    for (int t = 0; t < 4; t++) {
+    for (int t = 0; t < 5; t++) {
         const q_typeinfo *info = q_type_info(types[t]);
         const size_t n = q_group_bytes(types[t], K);
         for (size_t i = 0; i < n; i++) group[i] = pattern(i);
@@ -110,17 +111,18 @@ static void layout_floats(void)
 static void round_trip(void)
 {
     enum { K = 256 };
-    static const int types[] = { Q_L8, Q_L6, Q_N4, Q_N4S };
+    static const int types[] = { Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S };
     static float w[16 * K], v[K];
     static _Alignas(64) uint8_t out[8192];
     uint32_t z = 12345;
-    for (int t = 0; t < 4; t++) {
+    for (int t = 0; t < 5; t++) {
         for (int i = 0; i < 16 * K; i++) {
             z = z * 1664525u + 1013904223u;
             const int c = (int)(z >> 24),
                       first = i % 16 == 0; /* the end of the grid occurs in each block */
             const int g = types[t] == Q_L8   ? (first ? 127 : c % 255 - 127)
                           : types[t] == Q_L6 ? (first ? -32 : c % 64 - 32)
+                          : types[t] == Q_N5 ? q_grid_n5[first ? 0 : c % 32]
                                              : q_grid_n4[first ? 0 : c % 16];
             w[i] = (float)g * 0x1p-6f;
         }
@@ -296,9 +298,9 @@ static void rope(void)
 
 static void types(void)
 {
-    static const int known[] = { Q_F32, Q_F16, Q_BF16, Q_L8, Q_L6, Q_N4, Q_N4S };
-    static const double bits[] = { 32, 16, 16, 8.5, 6.5, 4.5, 4.25 };
-    for (int i = 0; i < 7; i++) {
+    static const int known[] = { Q_F32, Q_F16, Q_BF16, Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S };
+    static const double bits[] = { 32, 16, 16, 8.5, 6.5, 5.5, 4.5, 4.25 };
+    for (int i = 0; i < 8; i++) {
         const q_typeinfo *t = q_type_info(known[i]);
         T_OK(t && t->known && q_type_by_name(t->name) == t, "type %d", known[i]);
         T_OK(t->tile_bytes * 8 == bits[i] * 16 * t->tile_k, "%s: bits per weight", t->name);
@@ -311,8 +313,8 @@ static void types(void)
         T_OK(q_matrix_bytes(known[i], UINT64_MAX, INT32_MAX) == UINT64_MAX, "%s: sizes do not wrap",
              t->name);
     }
-    static const int reserved[] = { Q_N5, Q_N3, Q_P6, Q_P5 };
-    for (int i = 0; i < 4; i++) {
+    static const int reserved[] = { Q_N3, Q_P6, Q_P5 };
+    for (int i = 0; i < 3; i++) {
         const q_typeinfo *t = q_type_info(reserved[i]);
         T_OK(t && !t->known && q_group_bytes(reserved[i], 64) == 0, "reserved type %d",
              reserved[i]);

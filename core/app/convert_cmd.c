@@ -14,13 +14,14 @@ typedef struct convert_opts {
 } convert_opts;
 
 /* As the choices of --type are ordered; the first is auto. */
-static const int types[] = { -1, Q_F32, Q_BF16, Q_F16, Q_L8, Q_L6, Q_N4, Q_N4S };
+static const int types[] = { -1, Q_F32, Q_BF16, Q_F16, Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S };
 
 static const args_opt options[] = {
     { ARGS_TEXT, "-o", "OUT.vaq", offsetof(convert_opts, out), 0, 0, NULL,
       "the container to make" },
     { ARGS_CHOICE, "--type", "TYPE", offsetof(convert_opts, type), 0, 0,
-      "auto|f32|bf16|f16|l8|l6|n4|n4s", "of all matrices: f32 bf16 f16 l8 l6 n4 n4s, or auto" },
+      "auto|f32|bf16|f16|l8|l6|n5|n4|n4s",
+      "of all matrices: f32 bf16 f16 l8 l6 n5 n4 n4s, or auto" },
     { ARGS_CHOICE, "--yarn-attn", "HOW", offsetof(convert_opts, yarn), 0, 0, "file|hf",
       "attn_factor of a YaRN config: honour (file) or ignore (hf)" },
     { ARGS_CHOICE, "--mtp", "HOW", offsetof(convert_opts, mtp), 0, 0, "keep|drop",

@@ -304,6 +304,12 @@ static void gemm_l6_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, con
     gemm_mm(Q_L6, y, ldy, w, n, x, m0, m, tmp);
 }
 
+static void gemm_n5_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                                 int m0, int m, void *tmp)
+{
+    gemm_mm(Q_N5, y, ldy, w, n, x, m0, m, tmp);
+}
+
 static void gemm_n4_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, const q_acts *x,
                                  int m0, int m, void *tmp)
 {
@@ -320,6 +326,7 @@ bool q_fill_gemm_i8mm(q_kern *t)
 {
     t->gemm_l8 = gemm_l8_a8_16x8_i8mm;
     t->gemm_l6 = gemm_l6_a8_16x8_i8mm;
+    t->gemm_n5 = gemm_n5_a8_16x8_i8mm;
     t->gemm_n4 = gemm_n4_a8_16x8_i8mm;
     t->gemm_n4s = gemm_n4s_a8_16x8_i8mm;
     return true;

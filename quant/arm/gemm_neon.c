@@ -19,6 +19,12 @@ static void gemm_l6_a8_16x8_neon(float *y, size_t ldy, const void *w, int n, con
     gemm_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp);
 }
 
+static void gemm_n5_a8_16x8_neon(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                                 int m0, int m, void *tmp)
+{
+    gemm_a8(Q_N5, y, ldy, w, n, x, m0, m, tmp);
+}
+
 static void gemm_n4_a8_16x8_neon(float *y, size_t ldy, const void *w, int n, const q_acts *x,
                                  int m0, int m, void *tmp)
 {
@@ -35,6 +41,7 @@ bool q_fill_gemm_neon(q_kern *t)
 {
     t->gemm_l8 = gemm_l8_a8_16x8_neon;
     t->gemm_l6 = gemm_l6_a8_16x8_neon;
+    t->gemm_n5 = gemm_n5_a8_16x8_neon;
     t->gemm_n4 = gemm_n4_a8_16x8_neon;
     t->gemm_n4s = gemm_n4s_a8_16x8_neon;
     return true;

@@ -49,6 +49,25 @@ INLINE tile_block tile_unpack(int type, const uint8_t *planes, int b, int quad)
             u = vsriq_n_u8(vandq_u8(j < 2 ? t : vshrq_n_u8(t, 2), two), x, 4);
             w.hi[j] = vreinterpretq_s8_u8(u);
         }
+    } else if (type == Q_N5) {
+        /* Chunk c of the block has its high bit in bit c of line b. */
+        const int8x16x2_t grid = { { vld1q_s8(q_grid_n5), vld1q_s8(q_grid_n5 + 16) } };
+        const uint8x16_t low = vdupq_n_u8(0x0f), one = vdupq_n_u8(0x10);
+        const uint8x16_t h = vld1q_u8(p + 512 + 64 * b);
+        UNROLL
+        for (int j = 0; j < 4; j++) {
+            const uint8x16_t x = vld1q_u8(p + 64 * (4 * b + j));
+            const uint8x16_t hl = j == 0   ? vshlq_n_u8(h, 4)
+                                  : j == 1 ? vshlq_n_u8(h, 3)
+                                  : j == 2 ? vshlq_n_u8(h, 2)
+                                           : vshlq_n_u8(h, 1);
+            const uint8x16_t hh = j == 0   ? h
+                                  : j == 1 ? vshrq_n_u8(h, 1)
+                                  : j == 2 ? vshrq_n_u8(h, 2)
+                                           : vshrq_n_u8(h, 3);
+            w.lo[j] = vqtbl2q_s8(grid, vbslq_u8(low, x, vandq_u8(hl, one)));
+            w.hi[j] = vqtbl2q_s8(grid, vsriq_n_u8(vandq_u8(hh, one), x, 4));
+        }
     } else {
         const int8x16_t grid = vld1q_s8(q_grid_n4);
         const uint8x16_t low = vdupq_n_u8(0x0f);
@@ -183,6 +202,16 @@ INLINE int32x4_t smlal16(const int8x16_t w[4], tile_act a)
     return vpaddlq_s16(vpaddq_s16(s.lo, s.hi));
 }
 
+/* |w| <= 64 (N5): four products reach 32512, so lanes are joined in int32. */
+INLINE int32x4_t smlal16_n5(const int8x16_t w[4], tile_act a)
+{
+    tile_sum s = smull2(w[0], a.c[0]);
+    s = smlal2(s, w[1], a.c[1]);
+    s = smlal2(s, w[2], a.c[2]);
+    s = smlal2(s, w[3], a.c[3]);
+    return vpaddq_s32(vpaddlq_s16(s.lo), vpaddlq_s16(s.hi));
+}
+
 /* |w| <= 32, one scale for 32 k: eight products reach 32512, so lanes are joined in int32. */
 INLINE int32x4_t smlal32(const tile_block *w, tile_act a0, tile_act a1)
 {
@@ -206,6 +235,10 @@ INLINE int32x4_t tile_dot(int type, int32x4_t z, const tile_block *w, tile_act a
         z = vmlaq_s32(z, smlal16_l8(w->lo, a0), s0);
         return vmlaq_s32(z, smlal16_l8(w->hi, a1), s1);
     }
+    if (type == Q_N5) {
+        z = vmlaq_s32(z, smlal16_n5(w->lo, a0), s0);
+        return vmlaq_s32(z, smlal16_n5(w->hi, a1), s1);
+    }
     z = vmlaq_s32(z, smlal16(w->lo, a0), s0);
     return vmlaq_s32(z, smlal16(w->hi, a1), s1);
 }
@@ -218,6 +251,7 @@ INLINE const uint8_t *tile_planes(int type, const uint8_t *p, int t)
     switch (type) {
     case Q_L8: return p + (size_t)t * 1088 + 64;
     case Q_L6: return p + (size_t)t * 832 + 64;
+    case Q_N5: return p + (size_t)t * 704 + 64;
     case Q_N4: return p + (size_t)t * 576 + 64;
     default: return p + (size_t)(t >> 1) * 1088 + 64 + 512 * (t & 1); /* N4s: two on disk in one */
     }
@@ -228,6 +262,7 @@ INLINE const int8_t *tile_scales(int type, const uint8_t *p, int t)
     switch (type) {
     case Q_L8: return (const int8_t *)(p + (size_t)t * 1088);
     case Q_L6: return (const int8_t *)(p + (size_t)t * 832);
+    case Q_N5: return (const int8_t *)(p + (size_t)t * 704);
     case Q_N4: return (const int8_t *)(p + (size_t)t * 576);
     default: return (const int8_t *)(p + (size_t)(t >> 1) * 1088 + 32 * (t & 1));
     }

@@ -63,6 +63,7 @@ static void check_a8(qc *c, int type)
 
 void qc_gemm_l8(qc *c) { check_a8(c, Q_L8); }
 void qc_gemm_l6(qc *c) { check_a8(c, Q_L6); }
+void qc_gemm_n5(qc *c) { check_a8(c, Q_N5); }
 void qc_gemm_n4(qc *c) { check_a8(c, Q_N4); }
 void qc_gemm_n4s(qc *c) { check_a8(c, Q_N4S); }
 

@@ -62,7 +62,6 @@ static void attn_qk8_amx(float *s, size_t lds, const void *kblk, int ng, const q
     _Alignas(64) amx_planes k[SCORES_T];
     _Alignas(64) amx_results z[2][SCORES_T]; /* of this block and the one before */
     const size_t bytes = q_group_bytes(Q_L8, Q_TILE * kt), stride = (size_t)q2->M;
-    const __m512i none = _mm512_setzero_si512();
     const __m512 scales = _mm512_set1_ps(scale);
     amx_begin();
     for (int g = 0; g < ng; g++) {
@@ -70,7 +69,7 @@ static void attn_qk8_amx(float *s, size_t lds, const void *kblk, int ng, const q
         const __m512 rs = _mm512_load_ps((const float *)group);
         for (int t = 0; t < kt; t++) {
             const uint8_t *w = group + 64 + (64 + 1024) * (size_t)t;
-            amx_unpack(Q_L8, &k[t], (const int8_t *)w, w + 64, none);
+            amx_unpack(Q_L8, &k[t], (const int8_t *)w, w + 64, NULL);
         }
         amx_fence();
         const int blocks = (m + SCORES_Q - 1) / SCORES_Q;

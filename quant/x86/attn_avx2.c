@@ -12,7 +12,7 @@ Q_INLINE void score_tile(const int Q, __m256 v[2 * SCORES_Q], const int8_t *s8, 
 {
     __m256i z[TILE_M];
     (void)nsum;
-    tile_z8(Q_L8, 2 * Q, z, s8, p, q, NULL, _mm256_setzero_si256());
+    tile_z8(Q_L8, 2 * Q, z, s8, p, q, NULL, NULL);
     Q_UNROLL
     for (int j = 0; j < 2 * Q; j++) v[j] = _mm256_cvtepi32_ps(z[j]);
 }

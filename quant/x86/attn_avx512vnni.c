@@ -21,14 +21,13 @@ Q_INLINE void scores(const int Q, float *s, size_t lds, const uint8_t *group, co
     const int8_t *q = q2->q + 128 * (size_t)m0;
     const int32_t *nsum = q2->nsum + 8 * (size_t)m0;
     const float *d = q2->d + 2 * (size_t)m0;
-    const __m512i none = _mm512_setzero_si512();
     const uint8_t *w = group + 64;
     __m512 f[TILE_M / 2];
     Q_UNROLL
     for (int j = 0; j < Q; j++) f[j] = _mm512_setzero_ps();
     for (int t = 0; t < q2->kt; t++) {
         __m512i z[TILE_M];
-        tile_z(Q_L8, 2 * Q, z, (const int8_t *)w, w + 64, q, nsum, none, false);
+        tile_z(Q_L8, 2 * Q, z, (const int8_t *)w, w + 64, q, nsum, NULL, false);
         Q_UNROLL
         for (int j = 0; j < Q; j++) {
             f[j] = _mm512_fmadd_ps(_mm512_set1_ps(d[2 * j]), _mm512_cvtepi32_ps(z[2 * j]), f[j]);

@@ -10,7 +10,7 @@ enum { SCORES_Q = BLOCK_M / 2 }; /* queries that share a line of K: two tokens e
 Q_INLINE void score_tile(const int Q, __m256 v[2 * SCORES_Q], const int8_t *s8, const uint8_t *p,
                          const int8_t *q, const int32_t *nsum)
 {
-    const tile_src src = { NULL, s8, p, _mm256_setzero_si256() };
+    const tile_src src = { NULL, s8, p, NULL };
     int32_t start[4 * BLOCK_M] __attribute__((aligned(16)));
     Q_UNROLL
     for (int j = 0; j < 2 * Q; j++) make_start(Q_L8, start + 4 * j, nsum + 4 * j);

@@ -135,7 +135,7 @@ Q_INLINE block at_token(block b, int m)
 Q_INLINE void panel_a8(const int type, float *y, size_t ldy, const uint8_t *w, int n,
                        const q_acts *x, int m0, int m, panel *p)
 {
-    const __m512i grid = grid_biased();
+    const luts lut = luts_of(type);
     const size_t bytes = q_group_bytes(type, Q_TILE * x->kt);
     const int halves = type == Q_N4S ? 2 : 1; /* tiles of 64 k in one tile of the format */
     const size_t tile = 64 + (size_t)(halves * plane_bytes(type));
@@ -154,7 +154,7 @@ Q_INLINE void panel_a8(const int type, float *y, size_t ldy, const uint8_t *w, i
                 const uint8_t *wt = wg + 64 + tile * (size_t)((t0 + t) / halves);
                 const int half = (t0 + t) % halves;
                 amx_unpack(type, &p->at[t], (const int8_t *)wt + 32 * half,
-                           wt + 64 + plane_bytes(type) * half, grid);
+                           wt + 64 + plane_bytes(type) * half, &lut);
             }
             amx_fence();
             int j = 0;
@@ -185,6 +185,13 @@ static void gemm_l6_amx(float *y, size_t ldy, const void *w, int n, const q_acts
     else q_gemm_avx512vnni(Q_L6, y, ldy, w, n, x, m0, m, tmp);
 }
 
+static void gemm_n5_amx(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
+                        void *tmp)
+{
+    if (m >= AMX_MIN) panel_a8(Q_N5, y, ldy, w, n, x, m0, m, tmp);
+    else q_gemm_avx512vnni(Q_N5, y, ldy, w, n, x, m0, m, tmp);
+}
+
 static void gemm_n4_amx(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
                         void *tmp)
 {
@@ -203,6 +210,7 @@ bool q_fill_gemm_amx(q_kern *t)
 {
     t->gemm_l8 = gemm_l8_amx;
     t->gemm_l6 = gemm_l6_amx;
+    t->gemm_n5 = gemm_n5_amx;
     t->gemm_n4 = gemm_n4_amx;
     t->gemm_n4s = gemm_n4s_amx;
     return true;

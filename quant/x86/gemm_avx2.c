@@ -33,7 +33,7 @@ Q_INLINE int rows_of(int n, int g) { return n - 16 * g < 16 ? n - 16 * g : 16; }
 Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const uint8_t *w,
                        const q_acts *x, int m0, const int32_t *off, size_t ld_off, int rows)
 {
-    const __m256i grid = grid_biased();
+    const luts g = luts_of(type);
     const size_t stride = (size_t)x->M;
     const int8_t *q = x->q + 64 * (size_t)m0;
     const float *d = x->d + m0;
@@ -56,7 +56,7 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
             }
             for (int half = 0, nh = opaque(2); half < nh; half++) {
                 __m256i z[TILE_M];
-                tile_z8(type, M, z, s8 + 32 * h + 8 * half, w + 32 * half, q, off, grid);
+                tile_z8(type, M, z, s8 + 32 * h + 8 * half, w + 32 * half, q, off, &g);
                 Q_UNROLL
                 for (int m = 0; m < M; m++)
                     f[half][m] = _mm256_fmadd_ps(_mm256_set1_ps(d[m]), _mm256_cvtepi32_ps(z[m]),
@@ -121,6 +121,13 @@ static void gemm_l6_avx2(float *y, size_t ldy, const void *w, int n, const q_act
 {
     if (m >= PANEL_MIN) q_panel_avx2(Q_L6, y, ldy, w, n, x, m0, m, tmp);
     else gemm_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp);
+}
+
+static void gemm_n5_avx2(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
+                         void *tmp)
+{
+    if (m >= PANEL_MIN) q_panel_avx2(Q_N5, y, ldy, w, n, x, m0, m, tmp);
+    else gemm_a8(Q_N5, y, ldy, w, n, x, m0, m, tmp);
 }
 
 static void gemm_n4_avx2(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
@@ -248,6 +255,7 @@ bool q_fill_gemm_avx2(q_kern *t)
 {
     t->gemm_l8 = gemm_l8_avx2;
     t->gemm_l6 = gemm_l6_avx2;
+    t->gemm_n5 = gemm_n5_avx2;
     t->gemm_n4 = gemm_n4_avx2;
     t->gemm_n4s = gemm_n4s_avx2;
     t->gemm_f32 = gemm_f32_avx2;

@@ -27,7 +27,7 @@ Q_INLINE __mmask16 rows_of(int n, int g)
 Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const uint8_t *w,
                        const q_acts *x, int m0, __mmask16 rows)
 {
-    const __m512i grid = grid_biased();
+    const luts g = luts_of(type);
     const __m512 scale = _mm512_load_ps((const float *)w);
     const size_t stride = (size_t)x->M;
     const int8_t *q = x->q + 64 * (size_t)m0;
@@ -44,7 +44,7 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
         Q_UNROLL
         for (int h = 0; h < halves; h++) {
             __m512i z[TILE_M];
-            tile_z(type, M, z, s8 + 32 * h, w, q, nsum, grid, M == 1);
+            tile_z(type, M, z, s8 + 32 * h, w, q, nsum, &g, M == 1);
             Q_UNROLL
             for (int m = 0; m < M; m++)
                 f[m] = _mm512_fmadd_ps(_mm512_set1_ps(d[m]), _mm512_cvtepi32_ps(z[m]), f[m]);
@@ -96,6 +96,7 @@ void q_gemm_avx512vnni(int type, float *y, size_t ldy, const void *w, int n, con
     switch (type) {
     case Q_L8: gemm_any(Q_L8, y, ldy, w, n, x, m0, m, tmp); break;
     case Q_L6: gemm_any(Q_L6, y, ldy, w, n, x, m0, m, tmp); break;
+    case Q_N5: gemm_any(Q_N5, y, ldy, w, n, x, m0, m, tmp); break;
     case Q_N4: gemm_any(Q_N4, y, ldy, w, n, x, m0, m, tmp); break;
     default: gemm_any(Q_N4S, y, ldy, w, n, x, m0, m, tmp); break;
     }
@@ -111,6 +112,12 @@ static void gemm_l6_avx512vnni(float *y, size_t ldy, const void *w, int n, const
                                int m0, int m, void *tmp)
 {
     q_gemm_avx512vnni(Q_L6, y, ldy, w, n, x, m0, m, tmp);
+}
+
+static void gemm_n5_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                               int m0, int m, void *tmp)
+{
+    q_gemm_avx512vnni(Q_N5, y, ldy, w, n, x, m0, m, tmp);
 }
 
 static void gemm_n4_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x,
@@ -238,6 +245,7 @@ bool q_fill_gemm_avx512vnni(q_kern *t)
 {
     t->gemm_l8 = gemm_l8_avx512vnni;
     t->gemm_l6 = gemm_l6_avx512vnni;
+    t->gemm_n5 = gemm_n5_avx512vnni;
     t->gemm_n4 = gemm_n4_avx512vnni;
     t->gemm_n4s = gemm_n4s_avx512vnni;
     t->gemm_f32 = gemm_f32_avx512vnni;

@@ -19,7 +19,8 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
     const float *d = x->d + m0;
     const int halves = type == Q_N4S ? 2 : 1; /* tiles of 64 k in one tile of the format */
     const float *scale = (const float *)w;
-    tile_src src = { NULL, NULL, NULL, grid_biased() };
+    const luts g = luts_of(type);
+    tile_src src = { NULL, NULL, NULL, &g };
     __m256 f[2][BLOCK_M]; /* rows 0..7, 8..15: in memory, one load and store per tile */
     for (int half = 0; half < 2; half++) {
         Q_UNROLL
@@ -98,6 +99,13 @@ static void gemm_l6_avxvnni(float *y, size_t ldy, const void *w, int n, const q_
     else gemm_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp);
 }
 
+static void gemm_n5_avxvnni(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
+                            int m, void *tmp)
+{
+    if (m >= PANEL_MIN) q_panel_avxvnni(Q_N5, y, ldy, w, n, x, m0, m, tmp);
+    else gemm_a8(Q_N5, y, ldy, w, n, x, m0, m, tmp);
+}
+
 static void gemm_n4_avxvnni(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
                             int m, void *tmp)
 {
@@ -116,6 +124,7 @@ bool q_fill_gemm_avxvnni(q_kern *t)
 {
     t->gemm_l8 = gemm_l8_avxvnni;
     t->gemm_l6 = gemm_l6_avxvnni;
+    t->gemm_n5 = gemm_n5_avxvnni;
     t->gemm_n4 = gemm_n4_avxvnni;
     t->gemm_n4s = gemm_n4s_avxvnni;
     return true;

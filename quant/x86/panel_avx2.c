@@ -25,7 +25,7 @@ enum {
 typedef struct half_tile { /* 8 rows x 64 k */
     uint8_t code[16][32];  /* biased, line = chunk */
     int16_t scale[4][16];  /* sub-scale of each 16 k, twice per row */
-    int16_t back[2][16];   /* for the bias: twice the sub-scales of two sub-blocks, side by side */
+    int16_t back[2][16];   /* what takes the bias back: see scale_back */
 } half_tile;
 
 typedef struct panel {
@@ -50,11 +50,12 @@ typedef struct block {
 
 Q_INLINE void unpack_half(const int type, half_tile *o, const int8_t *s8, const uint8_t *p)
 {
-    const __m256i grid = grid_biased();
+    const luts g = luts_of(type);
     const bool wide = type == Q_N4S;
     Q_UNROLL
     for (int c = 0; c < 16; c++) {
-        const __m256i v = chunk_8(type, p + 256 * (c / 8), p + 512 + 128 * (c / 8), c % 8, grid);
+        const uint8_t *p2 = p + 512 + (type == Q_N5 ? 64 : 128) * (c / 8);
+        const __m256i v = chunk_8(type, p + 256 * (c / 8), p2, c % 8, &g);
         _mm256_store_si256((__m256i *)o->code[c], v);
     }
     Q_UNROLL
@@ -65,7 +66,7 @@ Q_INLINE void unpack_half(const int type, half_tile *o, const int8_t *s8, const 
     Q_UNROLL
     for (int i = 0; i < 2; i++) {
         const int8_t *a = s8 + (wide ? 16 * i : 32 * i);
-        _mm256_store_si256((__m256i *)o->back[i], scale_pair2(a, wide ? a : a + 16));
+        _mm256_store_si256((__m256i *)o->back[i], scale_back(type, a, wide ? a : a + 16));
     }
 }
 
@@ -83,8 +84,8 @@ Q_INLINE void unpack_group(const int type, panel *p, const uint8_t *w, int nt)
     }
 }
 
-/* 8 rows x M tokens over nt tiles. */
-Q_INLINE void run_block(const int M, const half_tile *p, int nt, const block *b)
+/* 8 rows x M tokens over nt tiles.  kind: N5, or N4 for all whose codes are below 64. */
+Q_INLINE void run_block(const int kind, const int M, const half_tile *p, int nt, const block *b)
 {
     const int8_t *q = b->q;
     const int32_t *off = b->off;
@@ -104,7 +105,7 @@ Q_INLINE void run_block(const int M, const half_tile *p, int nt, const block *b)
                                     _mm256_madd_epi16(back1, broadcast4(off + 2 * m + 1)));
         Q_UNROLL
         for (int c = 0; c < 16; c += 2)
-            add_chunks(Q_N4, M, z, _mm256_load_si256((const __m256i *)p->code[c]),
+            add_chunks(kind, M, z, _mm256_load_si256((const __m256i *)p->code[c]),
                        _mm256_load_si256((const __m256i *)p->code[c + 1]), q + 4 * c,
                        _mm256_load_si256((const __m256i *)p->scale[c / 4]));
         Q_UNROLL
@@ -121,16 +122,16 @@ Q_INLINE void run_block(const int M, const half_tile *p, int nt, const block *b)
 }
 
 /* All tokens past 8 unpacked rows; b is at the first.  Eights, the last 9..15 in two. */
-static void tokens(const half_tile *p, int nt, block b, int m)
+Q_INLINE void tokens(const int kind, const half_tile *p, int nt, block b, int m)
 {
     for (int left = m, M; left > 0; left -= M) {
         M = left >= 16 || left == 8 ? 8 : left > 8 ? (left + 1) / 2 : left;
         switch (M) {
-        case 4: run_block(4, p, nt, &b); break;
-        case 5: run_block(5, p, nt, &b); break;
-        case 6: run_block(6, p, nt, &b); break;
-        case 7: run_block(7, p, nt, &b); break;
-        default: run_block(8, p, nt, &b); break;
+        case 4: run_block(kind, 4, p, nt, &b); break;
+        case 5: run_block(kind, 5, p, nt, &b); break;
+        case 6: run_block(kind, 6, p, nt, &b); break;
+        case 7: run_block(kind, 7, p, nt, &b); break;
+        default: run_block(kind, 8, p, nt, &b); break;
         }
         b.y += (size_t)M * b.ldy;
         b.q += Q_TILE * (size_t)M;
@@ -138,6 +139,9 @@ static void tokens(const half_tile *p, int nt, block b, int m)
         b.off += 2 * (size_t)M;
     }
 }
+
+static void tokens_n4(const half_tile *p, int nt, block b, int m) { tokens(Q_N4, p, nt, b, m); }
+static void tokens_n5(const half_tile *p, int nt, block b, int m) { tokens(Q_N5, p, nt, b, m); }
 
 /* At most PANEL_MAX tokens. */
 Q_INLINE void pass(const int type, float *y, size_t ldy, const uint8_t *w, int n, const q_acts *x,
@@ -163,7 +167,8 @@ Q_INLINE void pass(const int type, float *y, size_t ldy, const uint8_t *w, int n
                 b.y = y + 16 * g + 8 * half;
                 b.row_scale = (const float *)wg + 8 * half;
                 b.rows = n - 16 * g - 8 * half;
-                tokens(p->at[half], nt, b, m);
+                if (type == Q_N5) tokens_n5(p->at[half], nt, b, m);
+                else tokens_n4(p->at[half], nt, b, m);
             }
         }
     }
@@ -185,6 +190,7 @@ void q_panel_avx2(int type, float *y, size_t ldy, const void *w, int n, const q_
 {
     switch (type) {
     case Q_L6: panel_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp); break;
+    case Q_N5: panel_a8(Q_N5, y, ldy, w, n, x, m0, m, tmp); break;
     case Q_N4: panel_a8(Q_N4, y, ldy, w, n, x, m0, m, tmp); break;
     default: panel_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp); break;
     }

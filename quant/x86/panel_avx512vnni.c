@@ -14,7 +14,7 @@
  *     are exact, and the one addition of two pairs rounds their true sum once, as the conversion of
  *     an int32 z would.  16 of 24 operations are dot products: 67 % is the most there is.
  *   N4s: |sum| <= 130048, one product so and one whose fma rounds.  16 of 20: 80 %.
- *   L8: too large for that: vpmulld, two operations.  16 of 29: 55 %.
+ *   L8, N5: too large for that: vpmulld, two operations.  16 of 29: 55 %.
  *
  * Tried and slower: two sub-block sums packed as int16 for one vpdpwssd (the packing takes back
  * what the product saves); vpdpwssd on single sums of N4, right while 32 * sum of |a| < 2^15 (22
@@ -39,8 +39,8 @@ enum {
 
 typedef struct panel {
     uint8_t code[PANEL_T][PANEL_R][16 * 64]; /* biased, line = chunk */
-    float scale[PANEL_T][PANEL_R][4][16];    /* int32 for L8 */
-    float back[PANEL_T][PANEL_R][4][16];     /* -1.5 * 2^23 * scale; not for L8 */
+    float scale[PANEL_T][PANEL_R][4][16];    /* int32 for L8 and N5 */
+    float back[PANEL_T][PANEL_R][4][16];     /* -1.5 * 2^23 * scale; not for these */
     int32_t start[PANEL_T * PANEL_MAX * 4];  /* (8, m, 4 or 2): of the accumulators */
 } panel;
 static_assert(sizeof(panel) <= Q_TMP, "the panel must fit the scratch of a gemm");
@@ -70,7 +70,7 @@ Q_INLINE void unpack_scales(const int type, float scale[4][16], float back[4][16
     for (int s = 0; s < lines; s++) {
         const __m512i i = _mm512_cvtepi8_epi32(_mm_load_si128((const __m128i *)(s8 + 16 * s)));
         const __m512 e = _mm512_cvtepi32_ps(i);
-        if (type == Q_L8) {
+        if (!float_scales(type)) {
             _mm512_store_si512(scale[s], i);
         } else {
             _mm512_store_ps(scale[s], e);
@@ -81,7 +81,7 @@ Q_INLINE void unpack_scales(const int type, float scale[4][16], float back[4][16
 
 Q_INLINE void unpack_group(const int type, panel *p, int r, const uint8_t *w, int nt)
 {
-    const __m512i grid = grid_biased();
+    const luts g = luts_of(type);
     const bool wide = type == Q_N4S;
     for (int t = 0; t < nt; t++) {
         const int half = wide ? t & 1 : 0;
@@ -89,7 +89,7 @@ Q_INLINE void unpack_group(const int type, panel *p, int r, const uint8_t *w, in
         const uint8_t *planes = w + 64 + 512 * half;
         Q_UNROLL
         for (int c = 0; c < 16; c++)
-            _mm512_store_si512(p->code[t][r] + 64 * c, chunk_u8(type, planes, c / 4, c % 4, grid));
+            _mm512_store_si512(p->code[t][r] + 64 * c, chunk_u8(type, planes, c / 4, c % 4, &g));
         unpack_scales(type, p->scale[t][r], p->back[t][r], s8);
         if (!wide || half) w += 64 + (size_t)plane_bytes(type) * (wide ? 2 : 1);
     }
@@ -114,7 +114,7 @@ Q_INLINE void make_start(const int type, panel *p, const q_acts *x, int t0, int 
                 two = _mm512_add_epi32(two, first);
                 _mm256_mask_storeu_epi32(out + i / 2, half, _mm512_cvtepi64_epi32(two));
             } else {
-                if (type != Q_L8) v = _mm512_add_epi32(v, magic);
+                if (float_scales(type)) v = _mm512_add_epi32(v, magic);
                 _mm512_mask_storeu_epi32(out + i, some, v);
             }
         }
@@ -191,7 +191,7 @@ Q_INLINE void prefetch_next(const int M, const int8_t *q)
     for (int m = 0; m < M; m++) _mm_prefetch((const char *)(q + 64 * (M + m)), _MM_HINT_T0);
 }
 
-/* L8: int32 throughout. */
+/* L8, N5: int32 throughout. */
 Q_INLINE void block_int(const int M, const panel *p, int nt, const block *b)
 {
     const int8_t *q = b->q;
@@ -331,7 +331,7 @@ Q_INLINE int next_block(const int type, int left)
 
 Q_INLINE void run_block(const int type, const int M, const panel *p, int nt, const block *b)
 {
-    if (type == Q_L8) block_int(M, p, nt, b);
+    if (!float_scales(type)) block_int(M, p, nt, b);
     else if (type == Q_N4S) block_32(M, p, nt, b);
     else block_16(M, p, nt, b);
 }
@@ -405,6 +405,7 @@ void q_panel_avx512vnni(int type, float *y, size_t ldy, const void *w, int n, co
     switch (type) {
     case Q_L8: panel_a8(Q_L8, y, ldy, w, n, x, m0, m, tmp); break;
     case Q_L6: panel_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp); break;
+    case Q_N5: panel_a8(Q_N5, y, ldy, w, n, x, m0, m, tmp); break;
     case Q_N4: panel_a8(Q_N4, y, ldy, w, n, x, m0, m, tmp); break;
     default: panel_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp); break;
     }

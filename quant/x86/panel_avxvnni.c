@@ -39,7 +39,8 @@ typedef struct block {
 
 Q_INLINE void unpack_half(const int type, half_tile *o, const int8_t *s8, const uint8_t *p)
 {
-    const tile_src src = { NULL, s8, p, grid_biased() };
+    const luts g = luts_of(type);
+    const tile_src src = { NULL, s8, p, &g };
     const int lines = type == Q_N4S ? 2 : 4;
     Q_UNROLL
     for (int c = 0; c < 16; c++)
@@ -48,7 +49,7 @@ Q_INLINE void unpack_half(const int type, half_tile *o, const int8_t *s8, const 
     for (int s = 0; s < lines; s++) {
         const __m256i i = scales_i(s8 + 16 * s);
         const __m256 e = _mm256_cvtepi32_ps(i);
-        _mm256_store_ps(o->scale[s], type == Q_L8 ? _mm256_castsi256_ps(i) : e);
+        _mm256_store_ps(o->scale[s], float_scales(type) ? e : _mm256_castsi256_ps(i));
         _mm256_store_ps(o->back[s], _mm256_mul_ps(e, _mm256_set1_ps(-12582912.0f)));
     }
 }
@@ -79,7 +80,7 @@ Q_INLINE void run_block(const int type, const int M, const half_tile *p, int nt,
     for (int m = 0; m < M; m++)
         f[m] = b->first ? _mm256_setzero_ps() : _mm256_maskload_ps(b->y + (size_t)m * b->ldy, rows);
     for (int t = 0; t < nt; t++) {
-        const tile_src src = { p + t, NULL, NULL, _mm256_setzero_si256() };
+        const tile_src src = { p + t, NULL, NULL, NULL };
         __m256 v[BLOCK_M];
         tile_f8(type, true, M, v, &src, q, start);
         Q_UNROLL
@@ -156,6 +157,7 @@ void q_panel_avxvnni(int type, float *y, size_t ldy, const void *w, int n, const
     switch (type) {
     case Q_L8: panel_a8(Q_L8, y, ldy, w, n, x, m0, m, tmp); break;
     case Q_L6: panel_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp); break;
+    case Q_N5: panel_a8(Q_N5, y, ldy, w, n, x, m0, m, tmp); break;
     case Q_N4: panel_a8(Q_N4, y, ldy, w, n, x, m0, m, tmp); break;
     default: panel_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp); break;
     }

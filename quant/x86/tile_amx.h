@@ -72,7 +72,7 @@ Q_INLINE void amx_line(int8_t *hi, int8_t *lo, __m512i u, __m512i even, __m512i 
 
 /* One tile of 64 k.  s8: its sub-scale lines of 16; planes: of these 64 k. */
 Q_INLINE void amx_unpack(const int type, amx_planes *o, const int8_t *s8, const uint8_t *planes,
-                         __m512i grid)
+                         const luts *g)
 {
     const bool wide = type == Q_N4S;
     const __m512i bias = _mm512_set1_epi16((int16_t)-(1 << bias_shift(type)));
@@ -88,8 +88,8 @@ Q_INLINE void amx_unpack(const int type, amx_planes *o, const int8_t *s8, const 
         Q_UNROLL
         for (int j = 0; j < 4; j++) {
             const int c = 4 * s + j;
-            amx_line(o->hi + 64 * c, o->lo + 64 * c, chunk_u8(type, planes, s, j, grid), even, odd,
-                     back);
+            const __m512i u = chunk_u8(type, planes, s, j, g);
+            amx_line(o->hi + 64 * c, o->lo + 64 * c, u, even, odd, back);
         }
     }
 }

@@ -5,26 +5,30 @@
  * |2 * 2 * 63 * 127| = 32004, and the madd that widens to 32 bits multiplies by the int16 sub-scale
  * instead of by one: scales are free.  The bias is taken back once per tile from nsum:
  *   z = sum s * (biased sum) + sum (2 s) * (16 nsum),   |16 * nsum| <= 16 * 2032 fits int16.
- * L8 has no such room: |w| and the activation with w's sign, 2 * 127 * 127 per pair, no bias. */
+ * N5 is biased to 0..127, so each maddubs has its own madd; its bias of 64 makes the second sum
+ * that of (4 s) * (16 nsum).  L8 has no room for a bias: |w| and the activation with w's sign,
+ * 2 * 127 * 127 per pair. */
 #ifndef QUANT_X86_TILE_AVX2_H
 #define QUANT_X86_TILE_AVX2_H
 
-#include "quant/quant.h"
-#include "quant/x86/v16.h"
+#include "quant/x86/tile.h"
 
 enum { TILE_M = 8 }; /* most tokens that share one unpacking */
 
-/* Grid of the N formats with its bias: 0..60. */
-Q_INLINE __m256i grid_biased(void)
+typedef struct luts { __m256i t[2]; } luts; /* of 16 codes each */
+
+/* 16 values of a grid, biased. */
+Q_INLINE __m256i lut(const int8_t *g, int bias)
 {
-    const __m128i g = _mm_loadu_si128((const __m128i *)q_grid_n4);
-    return _mm256_broadcastsi128_si256(_mm_add_epi8(g, _mm_set1_epi8(32)));
+    const __m128i v = _mm_add_epi8(_mm_loadu_si128((const __m128i *)g), _mm_set1_epi8((char)bias));
+    return _mm256_broadcastsi128_si256(v);
 }
 
-/* Bytes of the planes of 64 k. */
-Q_INLINE int plane_bytes(const int type)
+/* Grid of an N format with its bias: 0..60, or 0..127. */
+Q_INLINE luts luts_of(const int type)
 {
-    return type == Q_L8 ? 1024 : type == Q_L6 ? 768 : 512;
+    if (type == Q_N5) return (luts){ { lut(q_grid_n5, 64), lut(q_grid_n5 + 16, 64) } };
+    return (luts){ { lut(q_grid_n4, 32) } };
 }
 
 Q_INLINE __m256i load_line(const uint8_t *p, int line)
@@ -33,15 +37,20 @@ Q_INLINE __m256i load_line(const uint8_t *p, int line)
 }
 
 /* Codes of chunk c (4 k) of a 32 k block for 8 rows: biased, signed for L8.  p: the block in the
- * low (or only) plane, p2: in the 2-bit plane, both at these 8 rows. */
+ * low (or only) plane, p2: in the high plane, both at these 8 rows. */
 Q_INLINE __m256i chunk_8(const int type, const uint8_t *p, const uint8_t *p2, const int c,
-                         __m256i grid)
+                         const luts *g)
 {
     if (type == Q_L8) return load_line(p, c);
     __m256i x = load_line(p, c & 3);
     if (c >= 4) x = _mm256_srli_epi16(x, 4);
     x = _mm256_and_si256(x, _mm256_set1_epi8(15));
-    if (type != Q_L6) return _mm256_shuffle_epi8(grid, x);
+    if (type == Q_N5) { /* bit c, moved to where blendv looks */
+        const __m256i y = _mm256_slli_epi16(load_line(p2, 0), 7 - c);
+        return _mm256_blendv_epi8(_mm256_shuffle_epi8(g->t[0], x), _mm256_shuffle_epi8(g->t[1], x),
+                                  y);
+    }
+    if (type != Q_L6) return _mm256_shuffle_epi8(g->t[0], x);
     __m256i y = load_line(p2, c & 1); /* bits 2(c/2).. of line c & 1 */
     if (c < 4) y = _mm256_slli_epi16(y, c < 2 ? 4 : 2);
     else if (c >= 6) y = _mm256_srli_epi16(y, 2);
@@ -56,12 +65,13 @@ Q_INLINE __m256i scale_pairs(const int8_t *s8)
     return _mm256_shuffle_epi8(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)s8)), twice);
 }
 
-/* Twice the sub-scales of two sub-blocks, rows as int16 pairs (first, second). */
-Q_INLINE __m256i scale_pair2(const int8_t *first, const int8_t *second)
+/* What takes the bias back: bias / 16 times the sub-scales of two sub-blocks, rows as int16 pairs
+ * (first, second). */
+Q_INLINE __m256i scale_back(const int type, const int8_t *first, const int8_t *second)
 {
     const __m128i x = _mm_unpacklo_epi8(_mm_loadl_epi64((const __m128i *)first),
                                         _mm_loadl_epi64((const __m128i *)second));
-    return _mm256_slli_epi16(_mm256_cvtepi8_epi16(x), 1);
+    return _mm256_slli_epi16(_mm256_cvtepi8_epi16(x), bias_shift(type) - 4);
 }
 
 /* Four bytes in every lane.  As a float broadcast: it is one load, where gcc takes an integer
@@ -91,6 +101,10 @@ Q_INLINE void add_chunks(const int type, const int M, __m256i z[TILE_M], __m256i
             const __m256i v1 = _mm256_maddubs_epi16(u1, _mm256_sign_epi8(a1, w1));
             z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v0, e));
             z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v1, e));
+        } else if (type == Q_N5) {
+            const __m256i v0 = _mm256_maddubs_epi16(w0, a0), v1 = _mm256_maddubs_epi16(w1, a1);
+            z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v0, e));
+            z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v1, e));
         } else {
             const __m256i v = _mm256_add_epi16(_mm256_maddubs_epi16(w0, a0),
                                                _mm256_maddubs_epi16(w1, a1));
@@ -104,15 +118,16 @@ Q_INLINE void add_chunks(const int type, const int M, __m256i z[TILE_M], __m256i
  * per 32 k); p: the planes of these 64 k at these rows; q, off (2 per token): the tile of the first
  * token.  Both nibbles of a line are used before the next line: few registers are live. */
 Q_INLINE void tile_z8(const int type, const int M, __m256i z[TILE_M], const int8_t *s8,
-                      const uint8_t *p, const int8_t *q, const int32_t *off, __m256i grid)
+                      const uint8_t *p, const int8_t *q, const int32_t *off, const luts *g)
 {
     const bool wide = type == Q_N4S; /* two sub-blocks of 16 k share a sub-scale */
     if (type == Q_L8) {
         Q_UNROLL
         for (int m = 0; m < M; m++) z[m] = _mm256_setzero_si256();
     } else {
-        const __m256i e01 = scale_pair2(s8, wide ? s8 : s8 + 16);
-        const __m256i e23 = wide ? scale_pair2(s8 + 16, s8 + 16) : scale_pair2(s8 + 32, s8 + 48);
+        const __m256i e01 = scale_back(type, s8, wide ? s8 : s8 + 16);
+        const __m256i e23 = wide ? scale_back(type, s8 + 16, s8 + 16)
+                                 : scale_back(type, s8 + 32, s8 + 48);
         Q_UNROLL
         for (int m = 0; m < M; m++)
             z[m] = _mm256_add_epi32(_mm256_madd_epi16(e01, broadcast4(off + 2 * m)),
@@ -123,14 +138,14 @@ Q_INLINE void tile_z8(const int type, const int M, __m256i z[TILE_M], const int8
         const __m256i e0 = scale_pairs(s8), e1 = wide ? e0 : scale_pairs(s8 + 16);
         Q_UNROLL
         for (int c = 0; c < 4; c += 2) {
-            add_chunks(type, M, z, chunk_8(type, p, p2, c, grid), chunk_8(type, p, p2, c + 1, grid),
+            add_chunks(type, M, z, chunk_8(type, p, p2, c, g), chunk_8(type, p, p2, c + 1, g),
                        q + 4 * c, e0);
-            add_chunks(type, M, z, chunk_8(type, p, p2, c + 4, grid),
-                       chunk_8(type, p, p2, c + 5, grid), q + 4 * c + 16, e1);
+            add_chunks(type, M, z, chunk_8(type, p, p2, c + 4, g),
+                       chunk_8(type, p, p2, c + 5, g), q + 4 * c + 16, e1);
         }
         s8 += wide ? 16 : 32;
         p += type == Q_L8 ? 512 : 256;
-        p2 += 128;
+        p2 += type == Q_N5 ? 64 : 128;
         q += 32;
     }
 }

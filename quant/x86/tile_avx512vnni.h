@@ -2,34 +2,35 @@
  *
  * Shared by the matrix and the attention kernels.  A line of T16 is one register: 16 rows of 4 k;
  * vpdpbusd multiplies it by 4 activations broadcast from memory.  Its weight operand is unsigned,
- * so codes are taken with a bias (g + 32, c of L6, c + 128 of L8) and each accumulator starts at
- * -bias * sum of its activations, which q_acts carries as nsum: the result is the signed sum.
+ * so codes are taken with a bias (tile.h) and each accumulator starts at -bias * sum of its
+ * activations, which q_acts carries as nsum: the result is the signed sum.
  * Bounds: |16 * 255 * 127| per accumulator, |z| as in quant.h: int32 never wraps. */
 #ifndef QUANT_X86_TILE_AVX512VNNI_H
 #define QUANT_X86_TILE_AVX512VNNI_H
 
-#include "quant/quant.h"
-#include "quant/x86/v16.h"
+#include "quant/x86/tile.h"
 
 enum { TILE_M = 8 }; /* most tokens that share one unpacking: 3 registers each */
 
-/* Grid of the N formats with its bias: 0..60. */
-Q_INLINE __m512i grid_biased(void)
+typedef struct luts { __m512i t[2]; } luts; /* of 16 codes each */
+
+/* 16 values of a grid, biased. */
+Q_INLINE __m512i lut(const int8_t *g, int bias)
 {
-    const __m128i g = _mm_loadu_si128((const __m128i *)q_grid_n4);
-    return _mm512_broadcast_i32x4(_mm_add_epi8(g, _mm_set1_epi8(32)));
+    const __m128i v = _mm_add_epi8(_mm_loadu_si128((const __m128i *)g), _mm_set1_epi8((char)bias));
+    return _mm512_broadcast_i32x4(v);
 }
 
-Q_INLINE int bias_shift(const int type) { return type == Q_L8 ? 7 : 5; }
-
-/* Bytes of the planes of 64 k. */
-Q_INLINE int plane_bytes(const int type)
+/* Grid of an N format with its bias: 0..60, or 0..127. */
+Q_INLINE luts luts_of(const int type)
 {
-    return type == Q_L8 ? 1024 : type == Q_L6 ? 768 : 512;
+    if (type == Q_N5) return (luts){ { lut(q_grid_n5, 64), lut(q_grid_n5 + 16, 64) } };
+    return (luts){ { lut(q_grid_n4, 32) } };
 }
 
 /* Biased codes of chunk j (4 k) of sub-block s (16 k); p: the planes of these 64 k. */
-Q_INLINE __m512i chunk_u8(const int type, const uint8_t *p, const int s, const int j, __m512i grid)
+Q_INLINE __m512i chunk_u8(const int type, const uint8_t *p, const int s, const int j,
+                           const luts *g)
 {
     if (type == Q_L8)
         return _mm512_xor_si512(_mm512_load_si512(p + 64 * (4 * s + j)), _mm512_set1_epi8(-128));
@@ -37,8 +38,15 @@ Q_INLINE __m512i chunk_u8(const int type, const uint8_t *p, const int s, const i
     __m512i x = _mm512_load_si512(p + 64 * (4 * b + j));
     if (high) x = _mm512_srli_epi16(x, 4);
     const __m512i low4 = _mm512_set1_epi8(15);
-    if (type != Q_L6) return _mm512_shuffle_epi8(grid, _mm512_and_si512(x, low4));
-    const int c = j + 4 * high; /* chunk of the block: bits 2(c/2).. of line c & 1 of plane 2 */
+    const int c = j + 4 * high; /* chunk of the block */
+    if (type == Q_N5) {
+        const __mmask64 top = _mm512_test_epi8_mask(_mm512_load_si512(p + 512 + 64 * b),
+                                                    _mm512_set1_epi8((char)(1 << c)));
+        x = _mm512_and_si512(x, low4);
+        return _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(g->t[0], x), top, g->t[1], x);
+    }
+    if (type != Q_L6) return _mm512_shuffle_epi8(g->t[0], _mm512_and_si512(x, low4));
+    /* Bits 2(c/2).. of line c & 1 of the 2-bit plane. */
     __m512i y = _mm512_load_si512(p + 512 + 64 * (2 * b + (c & 1)));
     if (c < 4) y = _mm512_slli_epi16(y, c < 2 ? 4 : 2);
     else if (c >= 6) y = _mm512_srli_epi16(y, 2);
@@ -51,7 +59,7 @@ Q_INLINE __m512i chunk_u8(const int type, const uint8_t *p, const int s, const i
  * The empty asm keeps compilers from what costs registers here: carrying a line from its low
  * nibbles to its high ones instead of loading it again, and summing in a tree. */
 Q_INLINE void tile_z(const int type, const int M, __m512i z[TILE_M], const int8_t *s8,
-                     const uint8_t *p, const int8_t *q, const int32_t *nsum, __m512i grid,
+                     const uint8_t *p, const int8_t *q, const int32_t *nsum, const luts *g,
                      const bool ahead)
 {
     const bool wide = type == Q_N4S; /* two sub-blocks of 16 k share a sub-scale */
@@ -71,7 +79,7 @@ Q_INLINE void tile_z(const int type, const int M, __m512i z[TILE_M], const int8_
         for (int j = 0; j < 4; j++) {
             const int step = 4 * s + j;
             if (ahead && 64 * step < plane_bytes(type) + 64) ask_ahead(p + 64 * step);
-            const __m512i w = chunk_u8(type, p, s, j, grid);
+            const __m512i w = chunk_u8(type, p, s, j, g);
             Q_UNROLL
             for (int m = 0; m < M; m++) {
                 int32_t a;

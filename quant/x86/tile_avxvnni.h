@@ -9,7 +9,7 @@
  * exactly while |i * s| < 2^24: one operation instead of two.  Bounds: N4 and L6 have
  * |i| <= 16 * 32 * 127 = 65024, two of them times 127 add to 16,516,096 < 2^24, so pairs are exact
  * and the one addition of two pairs rounds the true sum once, as the conversion of an int32 would.
- * N4s: |i| <= 130048, one product each.  L8 sums are too large for that: vpmulld. */
+ * N4s: |i| <= 130048, one product each.  Sums of L8 and N5 are too large for that: vpmulld. */
 #ifndef QUANT_X86_TILE_AVXVNNI_H
 #define QUANT_X86_TILE_AVXVNNI_H
 
@@ -20,7 +20,8 @@ enum {
     MAGIC_BITS = 0x4B400000  /* of 1.5 * 2^23 */
 };
 
-/* An unpacked tile of 8 rows; `back` is -1.5 * 2^23 * scale, unused by L8, whose scale is int32. */
+/* An unpacked tile of 8 rows; `back` is -1.5 * 2^23 * scale, unused by L8 and N5, whose scale is
+ * int32. */
 typedef struct half_tile {
     uint8_t code[16][32]; /* biased, line = chunk */
     float scale[4][8], back[4][8];
@@ -31,7 +32,7 @@ typedef struct tile_src {
     const half_tile *ready;
     const int8_t *s8;     /* sub-scale lines of 16 */
     const uint8_t *p;     /* planes of these 64 k */
-    __m256i grid;
+    const luts *g;
 } tile_src;
 
 Q_INLINE __m256i code_at(const int type, const bool ready, const tile_src *t, const int s,
@@ -41,7 +42,8 @@ Q_INLINE __m256i code_at(const int type, const bool ready, const tile_src *t, co
     const int b = s >> 1;
     if (type == Q_L8)
         return _mm256_xor_si256(load_line(t->p, 4 * s + j), _mm256_set1_epi8(-128));
-    return chunk_8(type, t->p + 256 * b, t->p + 512 + 128 * b, j + 4 * (s & 1), t->grid);
+    return chunk_8(type, t->p + 256 * b, t->p + 512 + (type == Q_N5 ? 64 : 128) * b,
+                   j + 4 * (s & 1), t->g);
 }
 
 /* Sub-scales of 8 rows as int32. */
@@ -77,7 +79,7 @@ Q_INLINE void tile_f8(const int type, const bool ready, const int M, __m256 v[BL
         }
         if (wide && !(s & 1)) continue;
         const int line = wide ? s >> 1 : s;
-        if (type == Q_L8) {
+        if (!float_scales(type)) {
             const __m256i e = ready ? _mm256_load_si256((const __m256i *)t->ready->scale[line])
                                     : scales_i(t->s8 + 16 * line);
             Q_UNROLL
@@ -101,17 +103,18 @@ Q_INLINE void tile_f8(const int type, const bool ready, const int M, __m256 v[BL
             if (!wide && s == 3) v[m] = _mm256_add_ps(v[m], pair[m]);
         }
     }
+    if (float_scales(type)) return;
     Q_UNROLL
-    for (int m = 0; type == Q_L8 && m < M; m++) v[m] = _mm256_cvtepi32_ps(z[m]);
+    for (int m = 0; m < M; m++) v[m] = _mm256_cvtepi32_ps(z[m]);
 }
 
 /* Starting values of the accumulators of one token's tile: -bias * sum, with the bits of 1.5 * 2^23
  * where sub-scales are float.  N4s uses the first and third, each for 32 k. */
 Q_INLINE void make_start(const int type, int32_t *start, const int32_t *nsum)
 {
-    __m128i x = _mm_slli_epi32(_mm_loadu_si128((const __m128i *)nsum), type == Q_L8 ? 7 : 5);
+    __m128i x = _mm_slli_epi32(_mm_loadu_si128((const __m128i *)nsum), bias_shift(type));
     if (type == Q_N4S) x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0xB1));
-    if (type != Q_L8) x = _mm_add_epi32(x, _mm_set1_epi32(MAGIC_BITS));
+    if (float_scales(type)) x = _mm_add_epi32(x, _mm_set1_epi32(MAGIC_BITS));
     _mm_store_si128((__m128i *)start, x);
 }
 
