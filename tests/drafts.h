@@ -43,7 +43,8 @@ static inline vq_drafter *oracle_new(const int32_t *ids, size_t n, int n_vocab, 
 {
     oracle *o = vq_calloc(1, sizeof *o);
     if (!o) abort();
-    *o = (oracle){ { oracle_propose, NULL, oracle_free }, ids, n, n_vocab, right, seed };
+    const vq_drafter base = { .propose = oracle_propose, .close = oracle_free };
+    *o = (oracle){ base, ids, n, n_vocab, right, seed };
     return &o->base;
 }
 

@@ -331,7 +331,7 @@ static void not_finite(void)
     for (int at = 0; at < MAX_DRAFT; at++) {
         vq_session *s = start(eng, &o, NULL, 0, -1);
         poison *p = vq_calloc(1, sizeof *p);
-        *p = (poison){ { propose_poison, NULL, oracle_free }, at, told };
+        *p = (poison){ { .propose = propose_poison, .close = oracle_free }, at, told };
         vq_session_use_drafter(s, &p->base);
         int32_t id;
         int same = 0;

@@ -23,7 +23,8 @@ static const float LEAST = 0.02f;   /* chance below which a row is never worth i
 enum {
     SOMETIMES = 8,          /* plain passes of which one is timed */
     FRESH = 64,             /* passes for which a plain one's time holds: contexts deepen */
-    KNOWN = 256,            /* passes after which the time of m rows is tried again */
+    KNOWN = 256,            /* passes after which the time of m rows is tried again, and dear
+                             * guesses that were given up */
     PLAIN_FIRST = 2,        /* plain passes before the first verification ... */
     FIRST = 2               /* ... which has so many guesses: where m rows take m times as long, as
                              * with plain C kernels, it loses no more passes than that */
@@ -37,13 +38,18 @@ static const float weight0 = 2.0f;
  * the simplicity of one, each costs arithmetic.  Only where measuring begins depends on these. */
 static float guess_time(int m) { return m == 1 ? 1.0f : 1.2f + 0.1f * (float)(m - 1); }
 
-void vq_pace_init(vq_pace *p, vq_draft mode)
+static void start_chances(vq_pace *p)
 {
-    *p = (vq_pace){ .by = mode == VQ_DRAFT_AUTO ? VQ_PACE_TIME : VQ_PACE_CHANCE, .untried = true };
     for (int i = 0; i < VQ_DRAFT_CLASSES; i++) {
         p->met[i] = weight0;
         p->hit[i] = weight0 * chance0[i];
     }
+}
+
+void vq_pace_init(vq_pace *p, vq_draft mode)
+{
+    *p = (vq_pace){ .by = mode == VQ_DRAFT_AUTO ? VQ_PACE_TIME : VQ_PACE_CHANCE, .untried = true };
+    start_chances(p);
 }
 
 /* ---- times ---- */
@@ -176,5 +182,17 @@ int vq_pace_choose(vq_pace *p)
         best = yield * plain / t;
         k = i + 1;
     }
+    return k;
+}
+
+int vq_pace_afford(vq_pace *p, int most)
+{
+    for (int i = 0; i < most; i++)
+        p->guess[i].rank = i < VQ_DRAFT_CLASSES ? VQ_DRAFT_CLASSES - 1 - i : 0;
+    p->n = most;
+    const int k = vq_pace_choose(p);
+    p->n = 0;
+    /* Of guesses that are not made nothing is learned: from time to time the past is past. */
+    if (!k && p->passes % KNOWN == 0) start_chances(p);
     return k;
 }

@@ -33,12 +33,21 @@ struct vq_drafter {
     /* The sequence is about to be cut to its first n ids; ids still holds all it had.  NULL: of no
      * interest. */
     void (*cut)(vq_drafter *d, const int32_t *ids, size_t n);
+    /* A pass computed positions first .. first + rows - 1 of the sequence, whose ids are known up to
+     * n; those from n on were guesses.  state: (rows, ld) the model's state at each.  NULL: of no
+     * interest. */
+    void (*saw)(vq_drafter *d, const int32_t *ids, size_t n, size_t first, int rows,
+                const float *state, size_t ld);
+    bool dear;              /* guesses take time: only those are asked for that will be computed */
     void (*close)(vq_drafter *d);
 };
 
 /* Guesses from the sequence itself: what followed the last time its latest 3 or more ids came
  * (draft_ngram.c).  All memory is taken here: 4 bytes per position and at most 256 KiB. */
 vq_status vq_ngram_new(vq_drafter **out, uint32_t ctx, vq_err *e);
+
+/* Guesses by the draft head of the model; VQ_EUSAGE when it has none (draft_mtp.c). */
+vq_status vq_mtp_new(vq_drafter **out, vq_session *s, vq_err *e);
 
 /* ---- how many ---- */
 
@@ -69,6 +78,8 @@ void vq_pace_init(vq_pace *p, vq_draft mode);
 bool vq_pace_wants_time(const vq_pace *p, int guesses);
 /* How many of p->guess[0..n), which were just proposed, to compute beside one queued id. */
 int vq_pace_choose(vq_pace *p);
+/* The same before there are guesses, for a drafter whose i-th guess has the i-th highest rank. */
+int vq_pace_afford(vq_pace *p, int most);
 /* A pass of this sequence alone: `rows` rows, all but the first guesses; seconds < 0:
  * not timed. */
 void vq_pace_pass(vq_pace *p, int rows, double seconds);

@@ -108,7 +108,7 @@ vq_status vq_ngram_new(vq_drafter **out, uint32_t ctx, vq_err *e)
     *out = NULL;
     ngram *g = vq_calloc(1, sizeof *g);
     if (!g) return vq_fail(e, VQ_ENOMEM, "out of memory");
-    g->base = (vq_drafter){ propose, cut, release };
+    g->base = (vq_drafter){ .propose = propose, .cut = cut, .close = release };
     g->bits = bits_for(ctx);
     g->head = vq_calloc((size_t)1 << g->bits, sizeof *g->head);
     g->prev = vq_calloc((size_t)ctx + 1, sizeof *g->prev);

@@ -118,6 +118,7 @@ static vq_status set_up(vq_engine *eng, const vq_engine_opts *o, vq_err *e)
         .max_rows = o->max_rows > 0 ? o->max_rows : ROWS_DEFAULT,
         .max_sessions = o->max_sessions > 0 ? o->max_sessions : 1,
         .max_draft = o->max_draft > 0 ? o->max_draft : 0,
+        .mtp = o->max_draft > 0 && eng->model.n_mtp > 0,
         .ctx = o->ctx, .kv_type = cache_type(o, &eng->model), .available = vq_mem_available(),
     };
     if (want.threads > THREADS_MOST || want.max_rows > ROWS_MOST

@@ -25,10 +25,9 @@ static vq_status start_drafting(vq_session *s, vq_err *e)
     const vq_engine *eng = s->eng;
     if (!eng->plan.max_draft)
         return vq_fail(e, VQ_EUSAGE, "the engine was not opened for drafts (max_draft)");
-    if (s->o.draft == VQ_DRAFT_MTP)
-        return vq_fail(e, VQ_EUSAGE, "%s: this model has no draft head (MTP); n-gram drafts need "
-                                     "none", eng->file->path);
     vq_pace_init(&s->pace, s->o.draft);
+    if (s->o.draft == VQ_DRAFT_MTP || (s->o.draft == VQ_DRAFT_AUTO && eng->plan.mtp))
+        return vq_mtp_new(&s->drafter, s, e);
     return vq_ngram_new(&s->drafter, eng->plan.ctx, e);
 }
 
@@ -206,12 +205,15 @@ static int choose_drafts(vq_session *s, size_t room, bool alone)
     if (s->o.max_new && s->o.max_new - s->n_new < left) left = s->o.max_new - s->n_new;
     if (room >= left) room = left ? left - 1 : 0;
     if (room > (size_t)eng->plan.max_draft) room = (size_t)eng->plan.max_draft;
+    const bool may = room > 0 && (alone || p->by != VQ_PACE_TIME), dear = s->drafter->dear;
     vq_noalloc_enter();
     vq_pace_forget(p);
-    if (room) p->n = s->drafter->propose(s->drafter, s->ids, s->n, p->guess, (int)room);
+    if (may && dear) room = (size_t)vq_pace_afford(p, (int)room);
+    if (room && (may || !dear))
+        p->n = s->drafter->propose(s->drafter, s->ids, s->n, p->guess, (int)room);
     for (int i = 0; i < p->n; i++)
         if (p->guess[i].id < 0 || p->guess[i].id >= eng->model.n_vocab) p->n = i;
-    const int k = p->n && (alone || p->by != VQ_PACE_TIME) ? vq_pace_choose(p) : 0;
+    const int k = !p->n || !may ? 0 : dear ? p->n : vq_pace_choose(p);
     vq_noalloc_leave();
     for (int i = 0; i < k; i++) s->ahead[i] = p->guess[i].id;
     return k;
@@ -265,6 +267,19 @@ static void take_pass(vq_session *s, const vq_row *row)
         vq_seq_truncate(&s->eng->kv, &s->seq, (uint32_t)(s->done + (size_t)s->n_ahead));
 }
 
+/* Row `at` of the pass was the session's first: tells the drafter what the model knew there.  Rows
+ * that were not finite are behind those that are told. */
+static void tell_drafter(vq_session *s, int at)
+{
+    const vq_fw *fw = s->eng->fw;
+    if (!s->drafter || !s->drafter->saw || !s->rows || s->bad) return;
+    const float *state = vq_fw_state(fw, at);
+    vq_noalloc_enter();
+    s->drafter->saw(s->drafter, s->ids, s->n, s->done - (size_t)s->rows, s->rows + s->n_ahead,
+                    state, (size_t)(vq_fw_state(fw, at + 1) - state));
+    vq_noalloc_leave();
+}
+
 static bool stopping(const vq_engine *eng)
 {
     return atomic_load_explicit(&eng->stop, memory_order_relaxed) != 0;
@@ -305,6 +320,10 @@ vq_status vq_step(vq_engine *eng, vq_session *const *s, int n, int chunk, size_t
             single = s[i];
         }
     }
+    /* Making dear guesses belongs to the time of their pass. */
+    const bool paced = busy == 1 && queued == 1 && single->drafter;
+    const bool dear = paced && single->drafter->dear;
+    double start = dear ? vq_now() : 0;
     /* Drafts take the rows that queued ids leave. */
     size_t spare = queued < (size_t)most ? (size_t)most - queued : 0;
     for (int i = 0; i < n && !st; i++) {
@@ -314,11 +333,9 @@ vq_status vq_step(vq_engine *eng, vq_session *const *s, int n, int chunk, size_t
         st = make_rows(s[i], rows, (size_t)(most - rows), true, e);
         rows += s[i]->rows + s[i]->drafts;
     }
-    const bool paced = busy == 1 && queued == 1 && single->drafter;
     const bool timed = paced && vq_pace_wants_time(&single->pace, single->drafts);
-    const double start = timed ? vq_now() : 0;
+    if (timed && !dear) start = vq_now();
     if (!st && rows) st = run_pass(eng, rows, e);
-    if (!st && paced) vq_pace_pass(&single->pace, rows, timed ? vq_now() - start : -1);
     const vq_row *row = eng->row;
     const vq_session *ended = NULL;
     for (int i = 0; i < n; i++) {
@@ -326,10 +343,12 @@ vq_status vq_step(vq_engine *eng, vq_session *const *s, int n, int chunk, size_t
             take_rows(s[i], row);
             if (!s[i]->bad) take_pass(s[i], row);
             else if (!ended) ended = s[i];
+            tell_drafter(s[i], (int)(row - eng->row));
             row += s[i]->rows + s[i]->drafts;
         }
         if (!s[i]->bad) *left += s[i]->n - s[i]->done;
     }
+    if (!st && paced) vq_pace_pass(&single->pace, rows, timed ? vq_now() - start : -1);
     return st ? st : ended ? vq_session_check(ended, e) : VQ_OK;
 }
 
@@ -446,6 +465,7 @@ static vq_status all_logits(vq_session *s, int chunk, float *buf, vq_logits_fn *
         if (!st && buf) st = give_rows(s, buf, row, ctx, e);
         if (st) return st;
         take_pass(s, eng->row);
+        tell_drafter(s, 0);
         st = tell(s, s->done - from, total, e);
         if (st && s->done < s->n) return st;
     }

@@ -194,6 +194,23 @@ static void bind_layer(binder *b, int l)
     else bind_dense(b, y, l);
 }
 
+/* Of several draft layers the first is used. */
+static void bind_mtp(binder *b)
+{
+    const vaq_config *c = b->m->cfg;
+    vq_mtp *p = &b->m->mtp;
+    const int l = (int)c->n_layer;
+    p->norm_embed = vector(b, VAQ_MTP_ENORM, l, c->hidden);
+    p->norm_hidden = vector(b, VAQ_MTP_HNORM, l, c->hidden);
+    p->norm_out = vector(b, VAQ_MTP_NORM, l, c->hidden);
+    matrix(b, &p->join, VAQ_MTP_EH, l, c->hidden, 2 * (uint64_t)c->hidden);
+    p->embed = b->m->embed;
+    p->head = b->m->head;
+    if (!(c->flags & VAQ_F_MTP_EMBED))
+        matrix(b, &p->embed, VAQ_MTP_EMBED, l, c->n_vocab, c->hidden);
+    if (!(c->flags & VAQ_F_MTP_HEAD)) matrix(b, &p->head, VAQ_MTP_HEAD, l, c->n_vocab, c->hidden);
+}
+
 /* Heads that one attention job takes when all read the same latent: enough to make turning a block
  * of the cache worth it, few enough to leave jobs for every thread. */
 enum { LATENT_GROUP = 16 };
@@ -239,6 +256,7 @@ vq_status vq_model_bind(vq_model *m, const vq_file *f, const q_kern *kern, vq_er
     else matrix(&b, &m->head, VAQ_HEAD, -1, c->n_vocab, c->hidden);
     m->norm_out = vector(&b, VAQ_NORM_OUT, -1, c->hidden);
     for (int l = 0; l < m->n_layer + m->n_mtp; l++) bind_layer(&b, l);
+    if (m->n_mtp) bind_mtp(&b);
     if (b.s) vq_model_clear(m);
     return b.s;
 }

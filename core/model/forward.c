@@ -51,6 +51,15 @@ static void embed_rows(vq_fw *fw, int thread)
     vq_barrier(fw->pool, thread);
 }
 
+/* What the draft head reads later: x itself is gone by then.  No barrier: the caller reads. */
+static void keep_states(vq_fw *fw, int thread)
+{
+    for (int i; (i = vq_job(fw->pool, thread, fw->n)) >= 0;)
+        fw->k->rmsnorm(fw->state + (size_t)i * fw->ldx, fw->x + (size_t)i * fw->ldx,
+                       fw->m->norm_out, fw->m->hidden, fw->m->cfg->eps);
+    if (fw->n_out) vq_barrier(fw->pool, thread); /* jobs are counted from 0 again */
+}
+
 static void run_layers(void *ctx, int thread)
 {
     vq_fw *fw = ctx;
@@ -63,6 +72,7 @@ static void run_layers(void *ctx, int thread)
         if (thread == 0) fw->halt = atomic_load_explicit(fw->stop, memory_order_relaxed) != 0;
         m->layer[l].ffn(fw, l, thread);
     }
+    if (!fw->halt && fw->state) keep_states(fw, thread);
     if (!fw->halt && fw->n_out) vq_head_rows(fw, thread);
     vq_noalloc_leave();
 }
@@ -74,13 +84,12 @@ static void run_head(void *ctx, int thread)
     vq_noalloc_leave();
 }
 
-vq_status vq_fw_run(vq_fw *fw, vq_row *rows, int n, vq_err *e)
+void vq_fw_begin(vq_fw *fw, vq_row *rows, int n)
 {
+    const int entries = n * (int)fw->m->cfg->n_expert_used;
     fw->row = rows;
     fw->n = n;
     fw->small = n <= VQ_SMALL;
-    fw->halt = atomic_load_explicit(fw->stop, memory_order_relaxed) != 0;
-    if (fw->halt) return vq_fail(e, VQ_EINTR, "interrupted");
     fw->n_out = 0;
     fw->out_p = NULL;
     for (int i = 0; i < n; i++) {
@@ -93,10 +102,19 @@ vq_status vq_fw_run(vq_fw *fw, vq_row *rows, int n, vq_err *e)
     vq_in_start(&fw->in_q, n);
     vq_in_start(&fw->in_u, n * fw->m->n_head);
     vq_in_start(&fw->in_ds, n);
-    vq_in_start(&fw->in_e, n * (int)fw->m->cfg->n_expert_used);
-    vq_in_start(&fw->in_de, n * (int)fw->m->cfg->n_expert_used);
+    vq_in_start(&fw->in_e, entries);
+    vq_in_start(&fw->in_de, entries);
     if (fw->q2_mem) q_acts_init(&fw->q2, fw->q2_mem, 2 * n * fw->m->n_head, fw->m->hd);
     vq_attn_prepare(fw);
+}
+
+vq_status vq_fw_run(vq_fw *fw, vq_row *rows, int n, vq_err *e)
+{
+    fw->halt = atomic_load_explicit(fw->stop, memory_order_relaxed) != 0;
+    if (fw->halt) return vq_fail(e, VQ_EINTR, "interrupted");
+    fw->head = &fw->m->head;
+    fw->head_norm = fw->m->norm_out;
+    vq_fw_begin(fw, rows, n);
     vq_pool_run(fw->pool, run_layers, fw);
     if (fw->halt) return vq_fail(e, VQ_EINTR, "interrupted");
     for (int i = 0; i < n; i++)

@@ -22,9 +22,13 @@ typedef struct vq_row {
                 and earlier rows of its own are intact */
 } vq_row;
 
+/* States that a drafter with the draft head keeps of a session (engine/draft_mtp.c). */
+enum { VQ_MTP_STATES = 96 };
+
 typedef struct vq_plan {    /* memory, decided before the first token */
     int threads, max_sessions, n_block;
     int max_draft;          /* rows of drafts of a session in one pass, 0: it cannot draft */
+    bool mtp;               /* the draft head may run */
     int rows_wanted, max_rows; /* of one pass; not more than all contexts together have positions */
     uint32_t ctx;           /* positions per sequence */
     q_kv kv_type;
@@ -35,6 +39,7 @@ typedef struct vq_plan {    /* memory, decided before the first token */
 
 typedef struct vq_plan_want {
     int threads, max_rows, max_sessions, max_draft;
+    bool mtp;
     uint32_t ctx;           /* 0: choose */
     q_kv kv_type;
     uint64_t available;     /* bytes */
@@ -58,6 +63,25 @@ void vq_fw_free(vq_fw *fw);
 vq_status vq_fw_run(vq_fw *fw, vq_row *rows, int n, vq_err *e);
 /* Logits of rows first..first+n-1 of the latest run, to out (n, ld); updates bad of those rows. */
 void vq_fw_head(vq_fw *fw, int first, int n, float *out, size_t ld);
+
+/* ---- the draft head (models with n_mtp, plans with mtp) ----
+ * Row i of it stands for position i of a sequence: from the id at i + 1 and what the model knew at i
+ * (its state after the final norm) it guesses the id at i + 2.  Its own keys and values lie in the
+ * blocks of the sequence as one more layer, so every position wants its row, in any order of calls
+ * but each after the ones before it. */
+typedef struct vq_mtp_row {
+    const vq_seq *seq;      /* positions up to pos reserved for it */
+    uint32_t pos;
+    int32_t token;          /* at pos + 1 */
+    const float *state;     /* (hidden) of pos; may not be state_out of a row of this call */
+    float *state_out;       /* (hidden) for a further step, or NULL */
+    float *logits;          /* (n_vocab) or NULL */
+} vq_mtp_row;
+/* 1..max_rows rows.  VQ_EINTR when stopped, VQ_EFAIL when a value was not finite: the positions'
+ * draft cache is then unspecified. */
+vq_status vq_fw_mtp(vq_fw *fw, const vq_mtp_row *rows, int n, vq_err *e);
+/* State of row i of the latest vq_fw_run, (hidden); stays until the next. */
+const float *vq_fw_state(const vq_fw *fw, int i);
 
 /* "layer 3: keys". */
 void vq_bad_text(char out[64], int bad);

@@ -112,10 +112,10 @@ void vq_mul_residual(vq_fw *fw, int thread, const vq_matrix *w, const vq_in *in)
  * buffer, because the rows of a list need not lie at one distance from each other. */
 void vq_head_rows(vq_fw *fw, int thread)
 {
-    const vq_matrix *w = &fw->m->head;
+    const vq_matrix *w = fw->head;
     const int layer = fw->m->n_layer;
     float *y = fw->th[thread].y;
-    const vq_in *in = norm_list(fw, thread, fw->out, fw->n_out, fw->m->norm_out,
+    const vq_in *in = norm_list(fw, thread, fw->out, fw->n_out, fw->head_norm,
                                 w->gemm.a8 ? VQ_FORM_Q : VQ_FORM_F, layer, VQ_AT_NORM_OUT);
     const int step = Q_ROWS * vq_job_groups(fw, w, fw->n_out), cuts = vq_ceil_div(w->rows, step);
     const int jobs = cuts * vq_ceil_div(fw->n_out, VQ_TB);

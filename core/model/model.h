@@ -46,6 +46,13 @@ typedef struct vq_layer {
     vq_branch_fn *attn, *ffn;
 } vq_layer;
 
+/* The draft head: one more layer (number n_layer) that guesses the id after next. */
+typedef struct vq_mtp {
+    const float *norm_embed, *norm_hidden, *norm_out; /* (hidden) */
+    vq_matrix join;         /* hidden x 2 hidden: the embedding's half first */
+    vq_matrix embed, head;  /* often the model's own */
+} vq_mtp;
+
 typedef struct vq_model {
     const vq_file *file;
     const vaq_config *cfg;
@@ -60,6 +67,7 @@ typedef struct vq_model {
     int lora, lora_pad;     /* MLA: dims of the latent, padded to 64; 0 without */
     vq_matrix embed, head;  /* the same when tied */
     const float *norm_out;  /* (hidden) */
+    vq_mtp mtp;             /* when n_mtp */
     uint64_t params;        /* of the checkpoint */
     bool all_float;         /* every matrix is F32, F16 or BF16 */
 } vq_model;

@@ -30,6 +30,8 @@ static float *cut_f(carver *c, size_t n) { return cut(c, n * sizeof(float)); }
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 static int gcd(int a, int b) { return b ? gcd(b, a % b) : a; }
 
+static int form_of(const vq_matrix *w) { return w->gemm.a8 ? VQ_FORM_Q : VQ_FORM_F; }
+
 static void cut_in(carver *c, vq_in *in, int forms, int rows, int k)
 {
     in->k = k;
@@ -43,6 +45,7 @@ static void cut_thread(carver *c, const vq_fw *fw, vq_thread *t)
     const vq_model *m = fw->m;
     int longest = m->hidden > Q_TILE ? m->hidden : Q_TILE;
     if (longest < m->hd) longest = m->hd;
+    if (fw->plan.mtp && longest < 2 * m->hidden) longest = 2 * m->hidden;
     t->tmp = cut(c, Q_TMP);
     t->y = cut_f(c, VQ_TB * fw->y_cols);
     t->y2 = cut_f(c, VQ_TB * fw->y2_cols);
@@ -111,6 +114,11 @@ static size_t carve(vq_fw *fw)
     cut_in(&c, &fw->in_d, fw->forms_down, max_rows, m->inter);
     if (m->lora) cut_latents(&c, fw);
     if (m->cfg->n_expert) cut_experts(&c, fw);
+    if (fw->plan.mtp) {
+        fw->state = cut_f(&c, rows * fw->ldx);
+        cut_in(&c, &fw->in_join, form_of(&m->mtp.join), max_rows, 2 * m->hidden);
+        fw->mtp_row = cut(&c, rows * sizeof *fw->mtp_row);
+    }
     if (fw->k_types & 1 << Q_KV_8)
         fw->q2_mem = cut(&c, q_acts_bytes(2 * max_rows * m->n_head, m->hd));
     if (fw->k_types & ~(1 << Q_KV_8)) fw->qf = cut_f(&c, rows * (size_t)m->n_head * fw->hdp);
@@ -123,8 +131,6 @@ static size_t carve(vq_fw *fw)
     }
     return c.off;
 }
-
-static int form_of(const vq_matrix *w) { return w->gemm.a8 ? VQ_FORM_Q : VQ_FORM_F; }
 
 /* Every form that some layer wants. */
 static void forms_of(vq_fw *fw, const vq_model *m)
@@ -145,6 +151,7 @@ static void forms_of(vq_fw *fw, const vq_model *m)
         }
     }
     fw->forms_h |= form_of(&m->head);
+    if (m->n_mtp) fw->forms_h |= form_of(&m->mtp.head);
 }
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
@@ -237,6 +244,7 @@ static void size_up(vq_plan *p, const vq_model *m, size_t block_bytes)
     uint64_t session = (uint64_t)m->n_vocab * 4 * (uint64_t)(1 + p->max_draft)
                      + (uint64_t)p->ctx * 4;
     if (p->max_draft) session += (uint64_t)p->ctx * 4 + DRAFT_TABLE;
+    if (p->mtp) session += VQ_MTP_STATES * (uint64_t)m->hidden * 4 + (uint64_t)m->n_vocab * 4;
     p->session_bytes = (uint64_t)p->max_sessions * session + (uint64_t)m->n_ids * 24;
 }
 
@@ -297,6 +305,7 @@ vq_status vq_plan_make(vq_plan *p, const vq_model *m, const vq_plan_want *w, vq_
                     .rows_wanted = w->max_rows,
                     .max_sessions = w->max_sessions,
                     .max_draft = w->max_draft,
+                    .mtp = w->mtp,
                     .ctx = w->ctx,
                     .kv_type = w->kv_type };
     if (w->ctx > limit)

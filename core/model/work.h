@@ -91,6 +91,8 @@ struct vq_fw {
     bool halt;          /* thread 0's decision, read by all after the next barrier */
     bool split;         /* attention pieces are jobs of their own */
     int n_rb, attn_jobs, max_pieces;
+    const vq_matrix *head; /* what makes logits of the rows below, behind this norm */
+    const float *head_norm;
     int *out;           /* (n_out) rows that want logits */
     int n_out;
     float *out_p;       /* logits of row out[j] go to out_p + j * out_ld; NULL: to row[].logits */
@@ -111,6 +113,11 @@ struct vq_fw {
     vq_pick pick;
     vq_in in_e;         /* (entry) the rows of each expert, side by side */
     vq_in in_ds, in_de; /* inputs of down: (n) shared experts, (entry) routed */
+    /* draft head */
+    float *state;       /* (n, ldx) after the final norm of the latest pass; NULL: not kept */
+    vq_in in_join;      /* (n) embedding and state, normed */
+    vq_row *mtp_row;    /* (n) as vq_row, for attention */
+    const vq_mtp_row *mtp;
     q_acts q2;          /* two-byte queries: token 2 * ((kv head * n + row) * group + g) */
     void *q2_mem;
     float *qf;          /* f32 queries for float K: ((kv head * n + row) * group + g, hdp) */
@@ -144,6 +151,8 @@ void vq_mul_residual(vq_fw *fw, int thread, const vq_matrix *w, const vq_in *in)
 int vq_job_groups(const vq_fw *fw, const vq_matrix *w, int n); /* row groups per job */
 /* Final norm and head for the rows in fw->out. */
 void vq_head_rows(vq_fw *fw, int thread);
+/* Starts a pass over these rows: what is known of all of them before any thread computes. */
+void vq_fw_begin(vq_fw *fw, vq_row *rows, int n);
 static inline int vq_ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 /* Token j of *to = token m of *from; the same k, forms of both. */
