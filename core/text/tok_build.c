@@ -1,6 +1,6 @@
-/* tok_build.c - tokenizer.json into a tokenizer section.
+/* tok_build.c - words and merges into a tokenizer section.
  *
- * The file is hostile until proved otherwise: ids are bounded before anything is sized by them,
+ * What a file lists is hostile until proved otherwise: ids are bounded before anything is sized by them,
  * every token is unique, every merge joins two tokens into a third.  The section that comes out is
  * opened like any other before it is used further.
  *
@@ -21,12 +21,11 @@
 #include <string.h>
 
 typedef struct builder {
-    const vq_json *j;
+    const vq_tok_source *src;
     const char *name;
     vq_err *e;
-    vq_tok_family family;
     uint32_t n_ids;
-    vq_str *spelled;        /* (n_ids) as in the file: byte alphabet, or text of added tokens */
+    vq_str *spelled;        /* (n_ids) as in the source: byte alphabet, or text of added tokens */
     uint8_t *kind;          /* (n_ids) */
     uint32_t *start;        /* (n_ids + 1) */
     vq_buf text;
@@ -37,7 +36,6 @@ typedef struct builder {
     uint32_t n_pair_slot;
     int32_t *added;         /* (n_added) */
     uint32_t n_added;
-    int32_t bos, eos;
     bool ranks_are_ids;     /* no merge's result is smaller than the one before */
 } builder;
 
@@ -51,7 +49,7 @@ static vq_status bad(const builder *b, const char *what, vq_str s)
     int n = s.n > 60 ? 60 : (int)s.n;
     return vq_fail(
         b->e, VQ_EFORMAT,
-        "%s: tokenizer.json is damaged: %s: \"%.*s\" (--no-tokenizer converts for ids only)",
+        "%s: the tokenizer is damaged: %s: \"%.*s\" (--no-tokenizer converts for ids only)",
         b->name, what, n, s.p ? s.p : "");
 }
 
@@ -85,31 +83,19 @@ static bool unspell(vq_str s, vq_buf *out)
 
 /* ---- tokens ---- */
 
-static bool get_id(const vq_json *j, uint32_t v, int32_t *id)
-{
-    int64_t x;
-    if (!vq_json_i64(j, v, &x) || x < 0 || x >= VAQ_TOK_MAX_IDS) return false;
-    *id = (int32_t)x;
-    return true;
-}
+static bool is_added(const vq_tok_word *w) { return w->kind != VAQ_TOK_PLAIN; }
 
-static vq_status count_ids(builder *b, uint32_t vocab, uint32_t added)
+static vq_status count_ids(builder *b)
 {
-    const vq_json *j = b->j;
-    int32_t id, top = -1;
-    for (uint32_t k = vq_json_first(j, vocab), v; k; k = vq_json_next(j, vocab, v)) {
-        v = vq_json_next(j, vocab, k);
-        if (!get_id(j, v, &id))
-            return bad(b, "a vocabulary entry whose id is not a number from 0 to 4194303",
-                       vq_json_str(j, k));
-        if (id > top) top = id;
-    }
-    for (uint32_t k = added ? vq_json_first(j, added) : 0; k; k = vq_json_next(j, added, k)) {
-        vq_str content = vq_json_str(j, vq_json_get(j, k, "content"));
-        if (!content.p) return bad(b, "an added token without content", content);
-        if (!get_id(j, vq_json_get(j, k, "id"), &id))
-            return bad(b, "an added token whose id is not a number from 0 to 4194303", content);
-        if (id > top) top = id;
+    int32_t top = -1;
+    for (size_t i = 0; i < b->src->n_word; i++) {
+        const vq_tok_word *w = &b->src->word[i];
+        if (w->id < 0 || w->id >= VAQ_TOK_MAX_IDS) {
+            return bad(b, is_added(w) ? "an added token whose id is not a number from 0 to 4194303"
+                                      : "a vocabulary entry whose id is not a number from 0 to "
+                                        "4194303", w->s);
+        }
+        if (w->id > top) top = w->id;
     }
     if (top < 0) return bad(b, "an empty vocabulary", (vq_str){ NULL, 0 });
     b->n_ids = (uint32_t)top + 1;
@@ -119,53 +105,37 @@ static vq_status count_ids(builder *b, uint32_t vocab, uint32_t added)
     return b->spelled && b->kind && b->start ? VQ_OK : no_memory(b);
 }
 
-static vq_status take_added(builder *b, uint32_t list)
+static vq_status take_added(builder *b)
 {
-    static const char *const unknown[] = { "lstrip", "rstrip", "single_word" };
-    const vq_json *j = b->j;
-    for (uint32_t k = list ? vq_json_first(j, list) : 0; k; k = vq_json_next(j, list, k)) {
-        vq_str s = vq_json_str(j, vq_json_get(j, k, "content"));
-        int32_t id;
-        if (!get_id(j, vq_json_get(j, k, "id"), &id)) return bad(b, "an added token without id", s);
-        if (s.n == 0) continue; /* Hugging Face ignores those */
-        for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
-            bool set;
-            if (vq_json_bool(j, vq_json_get(j, k, unknown[i]), &set) && set) {
-                return vq_fail(
-                    b->e, VQ_EFORMAT,
-                    "%s: the added token \"%.*s\" has %s set, which vaquita does not know "
-                    "(--no-tokenizer converts for ids only)",
-                    b->name, s.n > 60 ? 60 : (int)s.n, s.p, unknown[i]);
-            }
-        }
-        bool normalized = false;
-        vq_json_bool(j, vq_json_get(j, k, "normalized"), &normalized);
-        if (normalized && b->family.nfc && vq_nfc_needed(s.p, s.n))
-            return bad(b, "an added token that is perhaps not NFC", s);
-        if (b->kind[id] != VAQ_TOK_UNUSED) return bad(b, "two added tokens with one id", s);
-        b->kind[id] = normalized ? VAQ_TOK_ADDED_NORM : VAQ_TOK_ADDED;
-        b->spelled[id] = s;
+    for (size_t i = 0; i < b->src->n_word; i++) {
+        const vq_tok_word *w = &b->src->word[i];
+        if (!is_added(w) || w->s.n == 0) continue; /* Hugging Face ignores empty ones */
+        if (w->kind == VAQ_TOK_ADDED_NORM && b->src->family.nfc && vq_nfc_needed(w->s.p, w->s.n))
+            return bad(b, "an added token that is perhaps not NFC", w->s);
+        if (b->kind[w->id] != VAQ_TOK_UNUSED)
+            return bad(b, "two added tokens with one id", w->s);
+        b->kind[w->id] = w->kind;
+        b->spelled[w->id] = w->s;
         b->n_added++;
     }
     return VQ_OK;
 }
 
-static vq_status take_vocab(builder *b, uint32_t vocab)
+static vq_status take_vocab(builder *b)
 {
-    const vq_json *j = b->j;
-    for (uint32_t k = vq_json_first(j, vocab), v; k; k = vq_json_next(j, vocab, v)) {
-        v = vq_json_next(j, vocab, k);
-        vq_str s = vq_json_str(j, k);
-        int32_t id;
-        if (!get_id(j, v, &id) || s.n == 0) return bad(b, "a vocabulary entry without text", s);
-        if (b->kind[id] == VAQ_TOK_ADDED || b->kind[id] == VAQ_TOK_ADDED_NORM) {
-            if (vq_str_cmp(s, b->spelled[id]) != 0)
-                return bad(b, "an id that an added token has too", s);
+    for (size_t i = 0; i < b->src->n_word; i++) {
+        const vq_tok_word *w = &b->src->word[i];
+        if (is_added(w)) continue;
+        if (w->s.n == 0) return bad(b, "a vocabulary entry without text", w->s);
+        const uint8_t kind = b->kind[w->id];
+        if (kind == VAQ_TOK_ADDED || kind == VAQ_TOK_ADDED_NORM) {
+            if (vq_str_cmp(w->s, b->spelled[w->id]) != 0)
+                return bad(b, "an id that an added token has too", w->s);
             continue; /* an added token may be listed twice; text never becomes it by merges */
         }
-        if (b->kind[id] != VAQ_TOK_UNUSED) return bad(b, "an id that another entry has too", s);
-        b->kind[id] = VAQ_TOK_PLAIN;
-        b->spelled[id] = s;
+        if (kind != VAQ_TOK_UNUSED) return bad(b, "an id that another entry has too", w->s);
+        b->kind[w->id] = VAQ_TOK_PLAIN;
+        b->spelled[w->id] = w->s;
         b->n_plain++;
     }
     return VQ_OK;
@@ -237,24 +207,6 @@ static vq_status hash_tokens(builder *b)
 
 /* ---- merges ---- */
 
-/* The two halves of a merge: "a b", or ["a", "b"]. */
-static bool halves(const vq_json *j, uint32_t v, vq_str *x, vq_str *y)
-{
-    if (vq_json_is(j, v, VQ_JARR)) {
-        uint32_t a = vq_json_first(j, v), b = a ? vq_json_next(j, v, a) : 0;
-        if (!b || vq_json_next(j, v, b)) return false;
-        *x = vq_json_str(j, a);
-        *y = vq_json_str(j, b);
-        return x->p && y->p;
-    }
-    vq_str s = vq_json_str(j, v);
-    const char *gap = s.n ? memchr(s.p, ' ', s.n) : NULL;
-    if (!gap) return false;
-    *x = (vq_str){ s.p, (size_t)(gap - s.p) };
-    *y = (vq_str){ gap + 1, s.n - x->n - 1 };
-    return true;
-}
-
 static vaq_tok_pair *pair_slot(const builder *b, int32_t x, int32_t y)
 {
     uint32_t i = vaq_tok_hash_pair(x, y) & (b->n_pair_slot - 1);
@@ -284,13 +236,12 @@ static vq_status take_merge(builder *b, vq_str x, vq_str y, int32_t rank, vq_buf
     return VQ_OK;
 }
 
-static vq_status take_merges(builder *b, uint32_t list)
+static vq_status take_merges(builder *b)
 {
-    const vq_json *j = b->j;
-    uint32_t n = j->node[list].count;
+    const size_t n = b->src->n_merge;
     /* Llama 3 lists every way to split every token: there may be several per token, not many. */
     if (n > 4u * VAQ_TOK_MAX_IDS) return bad(b, "too many merges", (vq_str){ NULL, 0 });
-    b->n_pair_slot = slots_for(n);
+    b->n_pair_slot = slots_for((uint32_t)n);
     b->pair = vq_malloc(b->n_pair_slot * sizeof *b->pair);
     if (!b->pair) return no_memory(b);
     for (uint32_t i = 0; i < b->n_pair_slot; i++) b->pair[i] = (vaq_tok_pair){ -1, -1, 0, 0 };
@@ -298,17 +249,16 @@ static vq_status take_merges(builder *b, uint32_t list)
     b->ranks_are_ids = true;
     vq_buf tmp = { 0 };
     vq_status s = VQ_OK;
-    int32_t rank = 0, last = -1;
-    for (uint32_t k = vq_json_first(j, list); k && !s; k = vq_json_next(j, list, k)) {
-        vq_str x, y;
-        s = halves(j, k, &x, &y) ? take_merge(b, x, y, rank++, &tmp, &last)
-                                 : bad(b, "a merge that is not a pair", vq_json_str(j, k));
+    int32_t last = -1;
+    for (size_t i = 0; i < n && !s; i++) {
+        const vq_tok_merge *m = &b->src->merge[i];
+        s = take_merge(b, m->a, m->b, (int32_t)i, &tmp, &last);
     }
     vq_buf_clear(&tmp);
     return s;
 }
 
-/* ---- added tokens, BOS and EOS ---- */
+/* ---- added tokens ---- */
 
 static int by_text(const void *x, const void *y)
 {
@@ -341,20 +291,6 @@ static vq_status sort_added(builder *b)
     return s;
 }
 
-/* The added token that a key of tokenizer_config.json names: a string or an object with content. */
-static int32_t named(const builder *b, const vq_json *cfg, const char *key)
-{
-    uint32_t v = vq_json_get(cfg, 0, key);
-    if (!v) return -1;
-    vq_str s = vq_json_is(cfg, v, VQ_JSTR) ? vq_json_str(cfg, v)
-                                           : vq_json_str(cfg, vq_json_get(cfg, v, "content"));
-    if (!s.p) return -1;
-    for (uint32_t i = 0; i < b->n_added; i++) {
-        if (vq_str_cmp(b->spelled[b->added[i]], s) == 0) return b->added[i];
-    }
-    return -1;
-}
-
 /* ---- the section ---- */
 
 static void put_part(vq_buf *out, const void *p, size_t n)
@@ -367,12 +303,12 @@ static void put_part(vq_buf *out, const void *p, size_t n)
 static vq_status write_section(const builder *b, bool pairs, vq_buf *out)
 {
     uint32_t flags = 0;
-    if (b->family.nfc) flags |= VAQ_TOK_NFC;
-    if (b->family.ignore_merges) flags |= VAQ_TOK_IGNORE_MERGES;
+    if (b->src->family.nfc) flags |= VAQ_TOK_NFC;
+    if (b->src->family.ignore_merges) flags |= VAQ_TOK_IGNORE_MERGES;
     if (pairs) flags |= VAQ_TOK_PAIRS;
     vaq_tok_header h = {
         .version = VAQ_TOK_VERSION,
-        .splitter = b->family.splitter,
+        .splitter = b->src->family.splitter,
         .flags = flags,
         .n_ids = b->n_ids,
         .n_slot = b->n_slot,
@@ -380,8 +316,8 @@ static vq_status write_section(const builder *b, bool pairs, vq_buf *out)
         .n_added = b->n_added,
         .text_size = (uint32_t)b->text.n,
         .max_len = b->max_len,
-        .bos = b->bos,
-        .eos = b->eos
+        .bos = b->src->bos,
+        .eos = b->src->eos
     };
     vq_buf_reset(out);
     vq_buf_add(out, &h, sizeof h);
@@ -423,24 +359,16 @@ static vq_status mark_whole(builder *b, const vq_buf *section, bool *listed)
     return s;
 }
 
-static vq_status build(builder *b, const vq_json *cfg, vq_tok_built *out)
+static vq_status build(builder *b, vq_tok_built *out)
 {
-    const vq_json *j = b->j;
-    vq_status s = vq_tok_recognise(&b->family, j, b->name, b->e);
-    if (s) return s;
-    uint32_t model = vq_json_get(j, 0, "model"); /* recognised: it has vocabulary and merges */
-    uint32_t vocab = vq_json_get(j, model, "vocab");
-    uint32_t added = vq_json_get(j, 0, "added_tokens"); /* 0: none */
-    s = count_ids(b, vocab, added);
-    if (!s) s = take_added(b, added);
-    if (!s) s = take_vocab(b, vocab);
+    vq_status s = count_ids(b);
+    if (!s) s = take_added(b);
+    if (!s) s = take_vocab(b);
     if (!s) s = lay_text(b);
     if (!s) s = hash_tokens(b);
-    if (!s) s = take_merges(b, vq_json_get(j, model, "merges"));
+    if (!s) s = take_merges(b);
     if (!s) s = sort_added(b);
     if (s) return s;
-    b->bos = cfg ? named(b, cfg, "bos_token") : -1;
-    b->eos = cfg ? named(b, cfg, "eos_token") : -1;
 
     bool pairs = !b->ranks_are_ids, listed = true;
     s = write_section(b, pairs, &out->section);
@@ -453,18 +381,17 @@ static vq_status build(builder *b, const vq_json *cfg, vq_tok_built *out)
     if (!s) s = write_section(b, pairs, &out->section); /* now with the marks */
     if (s) return s;
     out->n_ids = (int32_t)b->n_ids;
-    out->bos = b->bos;
-    out->eos = b->eos;
-    strcpy(out->splitter, vq_tok_splitter_name(b->family.splitter));
+    out->bos = b->src->bos;
+    out->eos = b->src->eos;
+    strcpy(out->splitter, vq_tok_splitter_name(b->src->family.splitter));
     return VQ_OK;
 }
 
-vq_status vq_tok_build(vq_tok_built *out, const vq_json *tj, const vq_json *cfg, const char *name,
-                       vq_err *e)
+vq_status vq_tok_compile(vq_tok_built *out, const vq_tok_source *src, const char *name, vq_err *e)
 {
     *out = (vq_tok_built){ .bos = -1, .eos = -1 };
-    builder b = { .j = tj, .name = name, .e = e, .bos = -1, .eos = -1 };
-    vq_status s = build(&b, cfg, out);
+    builder b = { .src = src, .name = name, .e = e };
+    vq_status s = build(&b, out);
     vq_free(b.spelled);
     vq_free(b.kind);
     vq_free(b.start);
@@ -474,6 +401,22 @@ vq_status vq_tok_build(vq_tok_built *out, const vq_json *tj, const vq_json *cfg,
     vq_free(b.added);
     if (s) vq_tok_built_clear(out);
     return s;
+}
+
+bool vq_tok_halves(vq_str s, vq_tok_merge *m)
+{
+    const char *gap = s.n ? memchr(s.p, ' ', s.n) : NULL;
+    if (!gap) return false;
+    m->a = (vq_str){ s.p, (size_t)(gap - s.p) };
+    m->b = (vq_str){ gap + 1, s.n - m->a.n - 1 };
+    return true;
+}
+
+void vq_tok_source_clear(vq_tok_source *s)
+{
+    vq_free(s->word);
+    vq_free(s->merge);
+    *s = (vq_tok_source){ .bos = -1, .eos = -1 };
 }
 
 void vq_tok_built_clear(vq_tok_built *b)

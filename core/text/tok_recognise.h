@@ -2,13 +2,7 @@
 #ifndef CORE_TEXT_TOK_RECOGNISE_H
 #define CORE_TEXT_TOK_RECOGNISE_H
 
-#include "core/base/json.h"
-#include "core/text/tok_format.h"
-
-typedef struct vq_tok_family {
-    vaq_splitter splitter;
-    bool nfc, ignore_merges;
-} vq_tok_family;
+#include "core/text/tok_build.h"
 
 /* VQ_EFORMAT naming the first foreign part and proposing --no-tokenizer. */
 vq_status vq_tok_recognise(vq_tok_family *f, const vq_json *j, const char *name, vq_err *e);
