@@ -14,6 +14,11 @@
 vq_status cv_chat_template(const cv_ckpt *c, const cv_json *cfg, vq_buf *out, vq_err *e)
 {
     static const char file[] = "chat_template.jinja";
+    if (c->is_gguf) {
+        const vq_str t = cv_gkey_str(cv_gguf_find(&c->gguf, "tokenizer.chat_template"));
+        if (t.p) vq_buf_add(out, t.p, t.n);
+        return out->oom ? vq_fail(e, VQ_ENOMEM, "%s: out of memory", c->dir) : VQ_OK;
+    }
     if (cv_ckpt_has(c, file)) return cv_ckpt_text(c, file, out, e); /* new folders: it wins */
     if (!cfg->there) return VQ_OK;
     const vq_json *j = &cfg->j;
@@ -81,6 +86,8 @@ static void add_licence(vq_buf *meta, const cv_ckpt *c)
     static const struct { const char *file; bool card; } places[] = {
         { "README.md", true }, { "LICENSE", false }, { "LICENSE.txt", false },
     };
+    const vq_str key = cv_gkey_str(cv_gguf_find(&c->gguf, "general.license"));
+    if (key.n) vq_meta_add_text(meta, "licence", key.p, key.n);
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         vq_buf text = { 0 };
         vq_str s = { NULL, 0 };

@@ -6,8 +6,10 @@
  * what a shard's own header says is what counts. */
 #include "convert/checkpoint.h"
 
+#include "convert/gguf_model.h"
 #include "core/base/mem.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,6 +124,28 @@ static char *model_name(const char *dir)
     return s;
 }
 
+/* NAME-00002-of-00005.gguf: the number of parts, and where "-00002" begins; 0: not so called. */
+static unsigned parts_of(const char *path, size_t *at)
+{
+    unsigned no = 0, count = 0;
+    const size_t n = strlen(path), tail = strlen("-00001-of-00001.gguf");
+    int used = 0;
+    if (n < tail) return 0;
+    *at = n - tail;
+    if (sscanf(path + *at, "-%5u-of-%5u.gguf%n", &no, &count, &used) != 2) return 0;
+    return (size_t)used == tail && no >= 1 && no <= count ? count : 0;
+}
+
+/* The file's name without its ending and the number of its part. */
+static char *gguf_name(const char *path)
+{
+    size_t at = 0;
+    const vq_str file = last_part(path, strlen(path));
+    const size_t end = parts_of(path, &at) ? at : strlen(path) - strlen(".gguf");
+    const size_t start = (size_t)(file.p - path);
+    return end > start ? vq_strndup(file.p, end - start) : vq_strndup("model", 5);
+}
+
 static vq_status find_dir(cv_ckpt *c, const char *src, vq_err *e)
 {
     if (vq_is_dir(src)) {
@@ -129,18 +153,18 @@ static vq_status find_dir(cv_ckpt *c, const char *src, vq_err *e)
     } else if (!vq_file_exists(src)) {
         return vq_fail(e, VQ_EFAIL, "%s: there is no such file or folder", src);
     } else if (ends_with(src, ".gguf")) {
-        return vq_fail(e, VQ_EFORMAT, "%s: importing GGUF comes with a later version; convert the "
-                       "Hugging Face checkpoint it was made from",
-                       src);
+        c->is_gguf = true;
+        c->dir = vq_strndup(src, strlen(src));
     } else if (!ends_with(src, ".safetensors")) {
-        return vq_fail(e, VQ_EFORMAT, "%s: is neither a checkpoint folder nor a .safetensors file",
+        return vq_fail(e, VQ_EFORMAT, "%s: is neither a checkpoint folder nor a .safetensors or "
+                       ".gguf file",
                        src);
     } else {
         const vq_str file = last_part(src, strlen(src));
         c->dir = file.p == src ? vq_strndup(".", 1) : vq_strndup(src, (size_t)(file.p - src));
     }
     if (!c->dir) return no_memory(src, e);
-    c->name = model_name(c->dir);
+    c->name = c->is_gguf ? gguf_name(c->dir) : model_name(c->dir);
     return c->name ? VQ_OK : no_memory(src, e);
 }
 
@@ -224,9 +248,9 @@ static vq_status no_tensors(const cv_ckpt *c, const names *dir, vq_err *e)
                        c->dir, bin);
     }
     if (gguf) {
-        return vq_fail(e, VQ_EFORMAT, "%s: has only GGUF (%s), whose import comes with a later "
-                       "version; download the safetensors of this model",
-                       c->dir, gguf);
+        return vq_fail(e, VQ_EFORMAT, "%s: has only GGUF; give one such file by name, for instance "
+                       "%s/%s",
+                       c->dir, c->dir, gguf);
     }
     return vq_fail(e, VQ_EFAIL, "%s: has no model.safetensors; is it the folder of a Hugging Face "
                    "checkpoint?",
@@ -361,6 +385,60 @@ static vq_status open_shards(cv_ckpt *c, const names *files, bool of_index, vq_s
     return make_table(c, e);
 }
 
+/* ---- GGUF ---- */
+
+static vq_status check_part(const cv_gguf *g, const cv_st *s, size_t i, size_t n, vq_err *e)
+{
+    uint64_t no = 0, count = 1;
+    const cv_gkey *k = cv_gguf_find(g, "split.count");
+    if (k) cv_gkey_u64(k, 0, &count);
+    cv_gkey_u64(cv_gguf_find(g, "split.no"), 0, &no);
+    if (count == n && no == i) return VQ_OK;
+    return vq_fail(e, VQ_EFORMAT, "%s: says it is part %llu of %llu, its name says %zu of %zu; "
+                   "give the parts the names they were made with",
+                   s->path, (unsigned long long)no + 1, (unsigned long long)count, i + 1, n);
+}
+
+/* One file, or all NAME-0000i-of-0000N.gguf that belong to it. */
+static vq_status open_gguf(cv_ckpt *c, const char *src, vq_sha256 *sha, vq_err *e)
+{
+    size_t at = 0;
+    const unsigned parts = parts_of(src, &at);
+    const size_t n = parts ? parts : 1;
+    c->shard = vq_calloc(n, sizeof *c->shard);
+    if (!c->shard) return no_memory(src, e);
+    vq_status st = VQ_OK;
+    for (size_t i = 0; i < n && !st; i++) {
+        vq_buf path = { 0 };
+        cv_gguf g;
+        if (parts) vq_buf_printf(&path, "%.*s-%05zu-of-%05zu.gguf", (int)at, src, i + 1, n);
+        else vq_buf_str(&path, src);
+        cv_st *s = &c->shard[i];
+        st = path.oom ? no_memory(src, e) : cv_gguf_open(&g, s, path.p, sha, e);
+        vq_buf_clear(&path);
+        if (st) break;
+        c->n_shard++;
+        if (i == 0) c->gguf = g;
+        st = check_part(&g, s, i, n, e);
+        if (!st) st = cv_gguf_rename(s, &c->gguf, e);
+        if (i) cv_gguf_close(&g);
+    }
+    return st ? st : make_table(c, e);
+}
+
+static vq_status make_config(cv_ckpt *c, vq_err *e)
+{
+    cv_json *j = &c->config;
+    j->path = vq_strndup(c->dir, strlen(c->dir));
+    if (!j->path) return no_memory(c->dir, e);
+    vq_status st = cv_gguf_config(&j->text, &c->gguf, c->shard, c->n_shard, e);
+    if (!st) st = vq_json_parse(&j->j, j->text.p, j->text.n, j->path, e);
+    j->there = st == VQ_OK;
+    return st;
+}
+
+/* ---- the whole ---- */
+
 static vq_status open_tensors(cv_ckpt *c, const char *src, vq_sha256 *sha, vq_err *e)
 {
     cv_json index = { 0 };
@@ -398,8 +476,13 @@ vq_status cv_ckpt_open(cv_ckpt *c, const char *src, vq_err *e)
     *c = (cv_ckpt){ 0 };
     vq_sha256_init(&sha, NULL);
     vq_status st = find_dir(c, src, e);
-    if (!st) st = open_tensors(c, src, &sha, e);
-    if (!st) st = open_config(c, &sha, e);
+    if (!st && c->is_gguf) {
+        st = open_gguf(c, src, &sha, e);
+        if (!st) st = make_config(c, e);
+    } else if (!st) {
+        st = open_tensors(c, src, &sha, e);
+        if (!st) st = open_config(c, &sha, e);
+    }
     vq_sha256_end(&sha, c->sha256);
     if (st) cv_ckpt_close(c);
     return st;
@@ -407,6 +490,7 @@ vq_status cv_ckpt_open(cv_ckpt *c, const char *src, vq_err *e)
 
 void cv_ckpt_close(cv_ckpt *c)
 {
+    cv_gguf_close(&c->gguf);
     for (size_t i = 0; i < c->n_shard; i++) cv_st_close(&c->shard[i]);
     vq_free(c->shard);
     vq_free(c->tensor);

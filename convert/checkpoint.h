@@ -1,9 +1,9 @@
 /* checkpoint.h - a Hugging Face folder: config.json, one file of tensors or shards, and the small
- * texts beside them. */
+ * texts beside them; or a GGUF model, which has all of that in its own files. */
 #ifndef CONVERT_CHECKPOINT_H
 #define CONVERT_CHECKPOINT_H
 
-#include "convert/safetensors.h"
+#include "convert/gguf.h"
 #include "core/base/json.h"
 
 /* A JSON file of the folder. */
@@ -15,8 +15,10 @@ typedef struct cv_json {
 } cv_json;
 
 typedef struct cv_ckpt {
-    char *dir;              /* the folder */
-    char *name;             /* its name, without the way there */
+    char *dir;              /* the folder; of a GGUF model: the file, below which nothing lies */
+    char *name;             /* its name, without the way there, endings and numbers of parts */
+    bool is_gguf;
+    cv_gguf gguf;           /* the keys of its first file */
     cv_json config;
     cv_st *shard;           /* (n_shard), by file name */
     size_t n_shard;
@@ -25,7 +27,7 @@ typedef struct cv_ckpt {
     uint8_t sha256[32];     /* of all headers and config.json: which checkpoint this is */
 } cv_ckpt;
 
-/* src: the folder, or one .safetensors with config.json beside it. */
+/* src: the folder, one .safetensors with config.json beside it, or a .gguf (any of its parts). */
 vq_status cv_ckpt_open(cv_ckpt *c, const char *src, vq_err *e);
 void cv_ckpt_close(cv_ckpt *c);
 

@@ -5,7 +5,7 @@
 #include "convert/convert.h"
 
 #include "convert/card.h"
-#include "convert/hfconfig.h"
+#include "convert/gguf_model.h"
 #include "convert/pipeline.h"
 #include "core/base/mem.h"
 #include "core/text/chat.h"
@@ -83,6 +83,8 @@ static vq_status read_config(job *b)
     const cv_json *config = &b->ckpt.config;
     vq_status st =
         cv_config_read(&b->config, &config->j, config->path, b->o->yarn_hf, b->e);
+    const cv_tensor *freqs = cv_ckpt_find(&b->ckpt, "rope_freqs.weight");
+    if (!st && b->ckpt.is_gguf && freqs) st = cv_gguf_rope(&b->config, freqs, b->e);
     if (st) return st;
     st = cv_ckpt_json(&b->ckpt, "generation_config.json", &gen, b->e);
     if (!st && gen.there) st = cv_generation_read(&b->config.c, &gen.j, gen.path, b->e);
@@ -90,17 +92,15 @@ static vq_status read_config(job *b)
     return st;
 }
 
-/* Compiles tokenizer.json; cfg may be absent. */
-static vq_status build_tokenizer(job *b, const cv_json *tj, const cv_json *cfg)
+/* The tokenizer is compiled: do its ids fit the model's? */
+static vq_status take_tokenizer(job *b, const char *path)
 {
     vaq_config *c = &b->config.c;
-    vq_status st = vq_tok_build(&b->tok, &tj->j, cfg->there ? &cfg->j : NULL, tj->path, b->e);
-    if (st) return st;
     b->has_tok = true;
     if ((uint32_t)b->tok.n_ids > c->n_vocab) {
         return vq_fail(b->e, VQ_EFORMAT, "%s: has ids up to %d, the embedding only %u rows: it "
                        "belongs to another model (--no-tokenizer converts for ids only)",
-                       tj->path, b->tok.n_ids - 1, c->n_vocab);
+                       path, b->tok.n_ids - 1, c->n_vocab);
     }
     c->n_ids = (uint32_t)b->tok.n_ids; /* rows above are untrained: never sampled */
     if (b->tok.bos >= 0) c->bos = b->tok.bos;
@@ -123,10 +123,24 @@ static vq_status read_template(job *b, const cv_json *cfg)
     return st;
 }
 
+static vq_status read_gguf_text(job *b)
+{
+    const cv_gguf *g = &b->ckpt.gguf;
+    const cv_json none = { 0 };
+    if (!cv_gguf_find(g, "tokenizer.ggml.tokens")) {
+        notice(b, "%s: has no tokenizer: ids only (run --prompt-ids)", b->o->src);
+        return VQ_OK;
+    }
+    vq_status st = cv_gguf_tokenizer(&b->tok, g, b->o->src, b->e);
+    if (!st) st = take_tokenizer(b, b->o->src);
+    return st ? st : read_template(b, &none);
+}
+
 static vq_status read_text(job *b)
 {
     static const char *const foreign[] = { "tokenizer.model", "vocab.json" };
     if (b->o->no_tokenizer) return VQ_OK;
+    if (b->ckpt.is_gguf) return read_gguf_text(b);
     if (!cv_ckpt_has(&b->ckpt, "tokenizer.json")) {
         for (int i = 0; i < 2; i++) {
             if (!cv_ckpt_has(&b->ckpt, foreign[i])) continue;
@@ -141,7 +155,8 @@ static vq_status read_text(job *b)
     cv_json tj = { 0 }, cfg = { 0 };
     vq_status st = cv_ckpt_json(&b->ckpt, "tokenizer.json", &tj, b->e);
     if (!st) st = cv_ckpt_json(&b->ckpt, "tokenizer_config.json", &cfg, b->e);
-    if (!st) st = build_tokenizer(b, &tj, &cfg);
+    if (!st) st = vq_tok_build(&b->tok, &tj.j, cfg.there ? &cfg.j : NULL, tj.path, b->e);
+    if (!st) st = take_tokenizer(b, tj.path);
     if (!st) st = read_template(b, &cfg);
     vq_rss_anon(); /* a large tokenizer.json may be where our memory peaks */
     cv_json_clear(&tj);
@@ -161,7 +176,7 @@ static vq_status make_plan(job *b)
         notice(b, "%s: its MTP layer lacks %s: left out, so it will not draft", b->o->src,
                b->plan.mtp_lacks);
     }
-    cv_recipe_text(&b->recipe, b->o->type, c);
+    cv_recipe_text(&b->recipe, b->o->type, c, b->plan.quantised);
     if (b->config.yarn) {
         vq_buf_printf(&b->recipe, "; yarn attn %s", b->o->yarn_hf ? "hf" : "file");
     }

@@ -1,4 +1,4 @@
-/* convert.h - a Hugging Face checkpoint folder into a .vaq container. */
+/* convert.h - a Hugging Face checkpoint folder or a GGUF model into a .vaq container. */
 #ifndef CONVERT_CONVERT_H
 #define CONVERT_CONVERT_H
 
@@ -7,7 +7,7 @@
 #include "core/file/vaq.h"
 
 typedef struct cv_opts {
-    const char *src;        /* folder, or one .safetensors with config.json beside it */
+    const char *src;        /* folder, one .safetensors with config.json beside it, or a .gguf */
     const char *out;        /* OUT.vaq */
     int type;               /* q_type of all matrices; -1 = auto */
     const char *cpu;        /* kernel level (sha256 only: encoding is scalar-exact); NULL = best */
@@ -43,7 +43,8 @@ typedef struct cv_report {
 vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e);
 void cv_report_clear(cv_report *r);
 
-/* What `info` says about a checkpoint folder or a .safetensors file, as JSON fields of cli.md. */
+/* What `info` says about a checkpoint folder, a .safetensors or a .gguf file, as JSON fields of
+ * cli.md. */
 vq_status cv_describe(const char *path, vq_buf *json, vq_err *e);
 
 #endif

@@ -103,7 +103,8 @@ static vq_status put_template(vq_jw *w, const cv_ckpt *c, vq_err *e)
     if (!st) {
         const int id = text.n ? vq_chat_recognise((vq_str){ text.p, text.n }) : 0;
         vq_jw_cstr(w, "template", text.n && !id ? "unknown" : vq_template_name((uint32_t)id));
-        vq_jw_bool(w, "tokenizer", cv_ckpt_has(c, "tokenizer.json"));
+        const bool tokens = cv_gguf_find(&c->gguf, "tokenizer.ggml.tokens") != NULL;
+        vq_jw_bool(w, "tokenizer", c->is_gguf ? tokens : cv_ckpt_has(c, "tokenizer.json"));
     }
     vq_buf_clear(&text);
     cv_json_clear(&cfg);
@@ -135,6 +136,41 @@ static void put_source(vq_jw *w, const cv_ckpt *c)
     vq_jw_close(w, '}');
 }
 
+static void copy_key(char out[64], vq_str key)
+{
+    const size_t n = key.n < 63 ? key.n : 63;
+    memcpy(out, key.p, n);
+    out[n] = 0;
+}
+
+/* The keys of a GGUF file; of arrays how long they are. */
+static void put_keys(vq_jw *w, const cv_gguf *g)
+{
+    vq_jw_open(w, "metadata", '{');
+    for (size_t i = 0; i < g->n_key; i++) {
+        const cv_gkey *k = &g->key[i];
+        const vq_str text = cv_gkey_str(k);
+        char key[64], length[40];
+        uint64_t u;
+        double d;
+        bool b;
+        copy_key(key, k->key);
+        if (k->array) {
+            snprintf(length, sizeof length, "%llu values", (unsigned long long)k->n);
+            vq_jw_cstr(w, key, length);
+        } else if (text.p) {
+            vq_jw_str(w, key, text.p, text.n < 200 ? text.n : 200);
+        } else if (cv_gkey_bool(k, &b)) {
+            vq_jw_bool(w, key, b);
+        } else if (cv_gkey_u64(k, 0, &u)) {
+            vq_jw_u64(w, key, u);
+        } else if (cv_gkey_f64(k, 0, &d)) {
+            vq_jw_f64(w, key, d);
+        }
+    }
+    vq_jw_close(w, '}');
+}
+
 static vq_status describe_checkpoint(vq_jw *w, const char *path, vq_err *e)
 {
     cv_ckpt c;
@@ -146,6 +182,7 @@ static vq_status describe_checkpoint(vq_jw *w, const char *path, vq_err *e)
     if (!st) {
         put_verdict(w, &c);
         put_source(w, &c);
+        if (c.is_gguf) put_keys(w, &c.gguf);
     }
     cv_ckpt_close(&c);
     return st;
@@ -161,9 +198,7 @@ static vq_status describe_file(vq_jw *w, const char *path, vq_err *e)
     vq_jw_open(w, "metadata", '{');
     for (size_t i = 0; i < s.n_meta; i++) {
         char key[64];
-        const size_t n = s.meta[i].key.n < sizeof key ? s.meta[i].key.n : sizeof key - 1;
-        memcpy(key, s.meta[i].key.p, n);
-        key[n] = 0;
+        copy_key(key, s.meta[i].key);
         vq_jw_str(w, key, s.meta[i].value.p, s.meta[i].value.n);
     }
     vq_jw_close(w, '}');
@@ -186,7 +221,8 @@ vq_status cv_describe(const char *path, vq_buf *json, vq_err *e)
 {
     vq_jw w = { .b = json };
     vq_jw_open(&w, NULL, '{');
-    const bool whole = vq_is_dir(path) || has_config(path);
+    const char *dot = strrchr(path, '.');
+    const bool whole = vq_is_dir(path) || has_config(path) || (dot && !strcmp(dot, ".gguf"));
     const vq_status st = whole ? describe_checkpoint(&w, path, e) : describe_file(&w, path, e);
     vq_jw_close(&w, '}');
     if (!st && json->oom) return vq_fail(e, VQ_ENOMEM, "%s: out of memory", path);

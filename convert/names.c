@@ -36,6 +36,7 @@ int cv_source_names(const vaq_tensor *t, char name[2][96])
 
 bool cv_ignorable(vq_str canonical)
 {
+    if (vq_str_eq(canonical, "rope_freqs.weight")) return true; /* GGUF's: read with the config */
     /* A buffer that old versions of transformers saved; it follows from the config. */
     static const char end[] = "rotary_emb.inv_freq";
     const size_t n = sizeof end - 1;

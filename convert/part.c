@@ -17,7 +17,7 @@ static size_t row_len(const cv_tensor *t)
 
 size_t cv_part_row_bytes(const cv_part *p)
 {
-    return row_len(p->t) * cv_dtype_size(p->t->dtype);
+    return cv_row_bytes(p->t->dtype, row_len(p->t));
 }
 
 /* Rows of the scale tensor that a span needs. */
@@ -60,7 +60,7 @@ vq_status cv_part_read(const cv_part *p, cv_span s, void *raw, vq_err *e)
         st = cv_st_read(p->scale, at, raw, scale_bytes(p, s), e);
     }
     if (st) return st;
-    return cv_st_read(p->t, s.row * row, (uint8_t *)raw + rows_at(p, s), (size_t)s.n * row, e);
+    return cv_st_rows(p->t, s.row, (size_t)s.n, row, (uint8_t *)raw + rows_at(p, s), e);
 }
 
 void cv_part_want(const cv_part *p, cv_span s)
@@ -73,9 +73,18 @@ void cv_part_want(const cv_part *p, cv_span s)
 static void decode(const cv_part *p, cv_span s, const uint8_t *raw, float *out, uint64_t row,
                    size_t col, size_t n)
 {
-    const size_t size = cv_dtype_size(p->t->dtype);
-    const uint8_t *at = raw + rows_at(p, s) + (size_t)(row - s.row) * cv_part_row_bytes(p);
-    cv_decode(out, p->t->dtype, at + col * size, n);
+    const cv_dtype type = p->t->dtype;
+    const size_t block = cv_dtype_block(type), in = col % block;
+    const uint8_t *at = raw + rows_at(p, s) + (size_t)(row - s.row) * cv_part_row_bytes(p) +
+                        cv_row_bytes(type, col - in);
+    if (n % block == 0 && !in) {
+        cv_decode(out, type, at, n);
+    } else { /* up to 16 values, of one block: see cv_part_floats */
+        float all[CV_BLOCK_MAX];
+        assert(in + n <= block);
+        cv_decode(all, type, at, block);
+        memcpy(out, all + in, n * sizeof *out);
+    }
     if (!p->scale) return;
     const float *scale = (const float *)(const void *)raw +
                          (size_t)(row / CV_BLOCK - scales_of(s).row) * row_len(p->scale);

@@ -97,10 +97,12 @@ static vq_status find_part(builder *b, cv_part *p, const vaq_tensor *t, const ch
     }
     if (p->t->dtype == CV_OTHER || (p->t->dtype == CV_F8_E4M3 && !rows)) {
         return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s is %s; only BF16, F16, F32 and, of "
-                       "matrices, F8_E4M3 convert",
+                       "matrices, F8_E4M3 convert, and of GGUF's types Q4_0 to Q8_0, Q2_K to Q6_K, "
+                       "IQ4_NL, IQ4_XS and MXFP4",
                        p->t->file->path, (int)p->t->name.n, p->t->name.p, p->t->dtype_name);
     }
-    const vq_status st = check_shape(b, p->t, rows, cols, "config.json asks for");
+    const vq_status st = check_shape(b, p->t, rows, cols, b->ckpt->is_gguf
+                                     ? "its keys ask for" : "config.json asks for");
     return !st && p->t->dtype == CV_F8_E4M3 ? find_scale(b, p) : st;
 }
 
@@ -115,6 +117,19 @@ static void by_heads(cv_part *p, const vaq_config *c, bool k, uint64_t *rows, ui
     p->turned = k ? c->nope_dim : 0;
     *rows = (uint64_t)c->n_head * p->stride;
     *cols = c->kv_lora;
+}
+
+/* Of a pair whose halves came in different types, what the finer one asks for. */
+static int type_of(const builder *b, const cv_source *src, vaq_role role, uint32_t layer)
+{
+    int type = -1;
+    for (int i = 0; i < src->n; i++) {
+        const int own = cv_nearest_type(src->part[i].t->dtype);
+        if (own < 0 || role == VAQ_ROUTER) continue;
+        b->p->quantised |= 1u << src->part[i].t->dtype;
+        if (type < 0 || q_group_bytes(own, Q_TILE) > q_group_bytes(type, Q_TILE)) type = own;
+    }
+    return b->o->type < 0 && type >= 0 ? type : cv_recipe_type(b->o->type, b->c, role, layer);
 }
 
 static vq_status add(builder *b, vaq_role role, uint32_t layer, int32_t expert)
@@ -146,11 +161,11 @@ static vq_status add(builder *b, vaq_role role, uint32_t layer, int32_t expert)
         const vq_status st = find_part(b, part, t, name[i], rows, cols);
         if (st) return st;
         t->params += weights;
-        p->read_bytes += weights * cv_dtype_size(part->t->dtype);
+        p->read_bytes += cv_row_bytes(part->t->dtype, weights);
     }
     src->n = parts;
     p->params += t->params;
-    t->type = (uint16_t)(vector ? Q_F32 : cv_recipe_type(b->o->type, c, role, layer));
+    t->type = (uint16_t)(vector ? Q_F32 : type_of(b, src, role, layer));
     p->n++;
     return VQ_OK;
 }
@@ -336,9 +351,11 @@ static vq_status check_unused(const builder *b)
         const cv_tensor *t = &b->ckpt->tensor[i];
         if (b->used[i] || cv_ignorable(cv_canonical(t->name))) continue;
         return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s belongs to nothing in a %s model of %u "
-                       "layers as config.json describes it; is it the right config.json?",
+                       "layers as %s",
                        t->file->path, (int)t->name.n, t->name.p, vq_arch_name(b->c->arch),
-                       b->c->n_layer);
+                       b->c->n_layer,
+                       b->ckpt->is_gguf ? "the keys of the file describe it"
+                                        : "config.json describes it; is it the right config.json?");
     }
     return VQ_OK;
 }

@@ -24,6 +24,7 @@ typedef struct cv_plan {
     size_t n;
     uint64_t read_bytes;    /* of the checkpoint that will be read */
     uint64_t params;        /* weights */
+    uint32_t quantised;     /* bit 1 << cv_dtype: types of matrices that came quantised */
     char mtp_lacks[96];     /* a tensor of the MTP layers that is not there: they were left out */
 } cv_plan;
 
@@ -34,7 +35,10 @@ bool cv_ignorable(vq_str canonical);
 
 /* recipe.c: the type of a matrix; type -1 is auto.  The router is always f32. */
 int cv_recipe_type(int type, const vaq_config *c, uint32_t role, uint32_t layer);
-void cv_recipe_text(vq_buf *out, int type, const vaq_config *c);
+/* What auto takes for a matrix that is quantised already; -1: it is not. */
+int cv_nearest_type(cv_dtype d);
+/* dtypes: cv_plan.quantised */
+void cv_recipe_text(vq_buf *out, int type, const vaq_config *c, uint32_t dtypes);
 
 /* plan.c: finds all tensors, checks names, shapes and dtypes; decides whether head and embedding
  * are one (VAQ_F_TIED in *c, as the checkpoint has it), which MTP layers there are (n_mtp) and

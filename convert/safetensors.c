@@ -345,6 +345,7 @@ void cv_st_close(cv_st *s)
     vq_free(s->tensor);
     vq_free(s->meta);
     vq_free(s->text);
+    vq_free(s->names);
     *s = (cv_st){ .fd = { -1 } };
 }
 
@@ -354,43 +355,14 @@ vq_status cv_st_read(const cv_tensor *t, uint64_t at, void *p, size_t n, vq_err 
     return vq_fd_pread(t->file->fd, p, n, t->off + at, t->file->path, e);
 }
 
-size_t cv_dtype_size(cv_dtype d)
+vq_status cv_st_rows(const cv_tensor *t, uint64_t row, size_t n, size_t bytes, void *p, vq_err *e)
 {
-    switch (d) {
-    case CV_F32: return 4;
-    case CV_F16:
-    case CV_BF16: return 2;
-    case CV_F8_E4M3: return 1;
-    case CV_OTHER: break;
+    if (!t->pair_rows) return cv_st_read(t, row * bytes, p, n * bytes, e);
+    vq_status st = VQ_OK;
+    for (size_t i = 0; i < n && !st; i++) {
+        const uint64_t at = (row + i) % t->pair_rows, half = t->pair_rows / 2;
+        const uint64_t from = row + i - at + (at < half ? 2 * at : 2 * (at - half) + 1);
+        st = cv_st_read(t, from * bytes, (uint8_t *)p + i * bytes, bytes, e);
     }
-    return 0;
-}
-
-/* The bytes of a file have no alignment of ours: p may be anywhere. */
-void cv_decode(float *out, cv_dtype d, const void *p, size_t n)
-{
-    const uint8_t *b = p;
-    uint16_t h;
-    assert(d != CV_OTHER);
-    switch (d) {
-    case CV_F32:
-        if (n) memcpy(out, p, n * sizeof *out);
-        return;
-    case CV_BF16:
-        for (size_t i = 0; i < n; i++) {
-            memcpy(&h, b + 2 * i, 2);
-            out[i] = q_bf16_to_f32(h);
-        }
-        return;
-    case CV_F16:
-        for (size_t i = 0; i < n; i++) {
-            memcpy(&h, b + 2 * i, 2);
-            out[i] = q_f16_to_f32(h);
-        }
-        return;
-    case CV_F8_E4M3:
-        for (size_t i = 0; i < n; i++) out[i] = q_f8e4m3_to_f32(b[i]);
-        return;
-    case CV_OTHER: break;
-    }
+    return st;
 }

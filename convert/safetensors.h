@@ -5,12 +5,9 @@
 #ifndef CONVERT_SAFETENSORS_H
 #define CONVERT_SAFETENSORS_H
 
+#include "convert/dtype.h"
 #include "core/base/os.h"
 #include "core/file/file.h"
-
-typedef enum cv_dtype { /* those we can decode, then all others */
-    CV_F32, CV_F16, CV_BF16, CV_F8_E4M3, CV_OTHER
-} cv_dtype;
 
 typedef struct cv_tensor {
     vq_str name;            /* lives in the cv_st */
@@ -20,6 +17,8 @@ typedef struct cv_tensor {
     uint64_t dim[2];        /* the first two */
     uint64_t n;             /* elements */
     uint64_t off, size;     /* bytes, off from the file's start */
+    uint32_t pair_rows;     /* of heads of so many rows: stored as pairs i, i + pair_rows / 2; 0:
+                             * rows are where they are */
     const struct cv_st *file;
 } cv_tensor;
 
@@ -34,6 +33,7 @@ typedef struct cv_st {
     cv_pair *meta;          /* (n_meta): __metadata__ */
     size_t n_meta;
     char *text;             /* names and metadata */
+    char *names;            /* of a GGUF file: those of checkpoints */
 } cv_st;
 
 /* sha, if not NULL, receives the length field and the header.  On failure *s is cleared.
@@ -44,9 +44,8 @@ void cv_st_close(cv_st *s);
 /* Bytes [at, at + n) of a tensor. */
 vq_status cv_st_read(const cv_tensor *t, uint64_t at, void *p, size_t n, vq_err *e);
 
-size_t cv_dtype_size(cv_dtype d);   /* 0 for CV_OTHER */
-/* n values at p as floats; d is not CV_OTHER. */
-void cv_decode(float *out, cv_dtype d, const void *p, size_t n);
+/* Rows [row, row + n) of `bytes` bytes each, in the order a checkpoint has them. */
+vq_status cv_st_rows(const cv_tensor *t, uint64_t row, size_t n, size_t bytes, void *p, vq_err *e);
 
 /* Do these first bytes of a file say that Git LFS has not brought the file itself? */
 bool cv_is_lfs_pointer(const void *p, size_t n);

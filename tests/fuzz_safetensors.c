@@ -35,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
         const size_t k = t->size < sizeof b ? (size_t)t->size : sizeof b;
         float x[8];
         if (cv_st_read(t, t->size - k, b, k, &e)) abort();
-        if (t->dtype != CV_OTHER) cv_decode(x, t->dtype, b, k / cv_dtype_size(t->dtype));
+        if (t->dtype != CV_OTHER) cv_decode(x, t->dtype, b, k / cv_row_bytes(t->dtype, 1));
     }
     cv_st_close(&s);
     return 0;

@@ -309,7 +309,7 @@ static void test_bad_folders(void)
     ck_put_text(src, "model.gguf", "GGUF");
     refused(NULL, VQ_EFORMAT, "GGUF");
     snprintf(path, sizeof path, "%s/model.gguf", src);
-    refused_as(NULL, &(cv_opts){ .src = path, .type = Q_N4 }, VQ_EFORMAT, "GGUF");
+    refused_as(NULL, &(cv_opts){ .src = path, .type = Q_N4 }, VQ_EFORMAT, "cut short");
     refused_as(NULL, &(cv_opts){ .src = "/nowhere/x", .type = Q_N4 }, VQ_EFAIL, "no such");
     refused_as(NULL, &(cv_opts){ .src = "/dev/null", .type = Q_N4 }, VQ_EFORMAT, "neither");
     ck_empty(src);

@@ -145,9 +145,11 @@ static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err
 static const convert_opts defaults = { 0 };
 
 const app_verb app_verb_convert = {
-    "convert", "SRC -o OUT.vaq", "a Hugging Face checkpoint into a container",
-    "SRC: the folder, or one .safetensors with config.json beside it.\n"
+    "convert", "SRC -o OUT.vaq", "a checkpoint or a GGUF model into a container",
+    "SRC: a Hugging Face folder, one .safetensors with config.json beside it, or a\n"
+    ".gguf (any of its parts).\n"
     "auto: N4 (4.5 bits); L6 for head, first and last layers; L8 for the embedding.\n"
+    "What comes quantised goes to the type nearest to its own; `info` tells which.\n"
     "R1 itself: experts N4 and L6, all else L6 and L8, the router always F32.\n"
     "Example:\n"
     "  vaquita convert DeepSeek-R1-Distill-Qwen-1.5B -o r1-1.5b.vaq\n",

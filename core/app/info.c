@@ -287,7 +287,7 @@ static vq_status print_text(app *a, const vq_buf *json, vq_err *e)
 static bool is_checkpoint(const char *path)
 {
     const char *dot = strrchr(path, '.');
-    return vq_is_dir(path) || (dot && !strcmp(dot, ".safetensors"));
+    return vq_is_dir(path) || (dot && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".gguf")));
 }
 
 static vq_status gather(const app *a, const char *path, vq_buf *json, vq_err *e)
@@ -327,7 +327,7 @@ static vq_status info(app *a, const void *opts, char **arg, int n_arg, vq_err *e
 }
 
 const app_verb app_verb_info = {
-    "info", "[FILE]", "what is in a .vaq, a .safetensors or a checkpoint folder",
+    "info", "[FILE]", "what is in a .vaq, .gguf, .safetensors or folder of them",
     "Without FILE: this build and this CPU; the first lines of any report.\n"
     "Example:\n"
     "  vaquita info model.vaq\n",

@@ -1,8 +1,8 @@
 /* tok_build.c - words and merges into a tokenizer section.
  *
- * What a file lists is hostile until proved otherwise: ids are bounded before anything is sized by them,
- * every token is unique, every merge joins two tokens into a third.  The section that comes out is
- * opened like any other before it is used further.
+ * What a file lists is hostile until proved otherwise: ids are bounded before anything is sized by
+ * them, every token is unique, every merge joins two tokens into a third.  The section that comes
+ * out is opened like any other before it is used further.
  *
  * Merges.  Where the rank of a merge is the id of its result, a table bytes -> id is all that BPE
  * needs, in a third of the space.  When is that the same?  Run BPE by ids over the bytes of each
@@ -85,6 +85,7 @@ static bool unspell(vq_str s, vq_buf *out)
 
 static bool is_added(const vq_tok_word *w) { return w->kind != VAQ_TOK_PLAIN; }
 
+/* Also proves that all strings are UTF-8, which everything below takes for granted. */
 static vq_status count_ids(builder *b)
 {
     int32_t top = -1;
@@ -95,7 +96,14 @@ static vq_status count_ids(builder *b)
                                       : "a vocabulary entry whose id is not a number from 0 to "
                                         "4194303", w->s);
         }
+        if (!vq_utf8_valid(w->s.p, w->s.n))
+            return bad(b, "a word that is no UTF-8", (vq_str){ NULL, 0 });
         if (w->id > top) top = w->id;
+    }
+    for (size_t i = 0; i < b->src->n_merge; i++) {
+        const vq_tok_merge *m = &b->src->merge[i];
+        if (!vq_utf8_valid(m->a.p, m->a.n) || !vq_utf8_valid(m->b.p, m->b.n))
+            return bad(b, "a merge that is no UTF-8", (vq_str){ NULL, 0 });
     }
     if (top < 0) return bad(b, "an empty vocabulary", (vq_str){ NULL, 0 });
     b->n_ids = (uint32_t)top + 1;

@@ -23,6 +23,22 @@ safetensors) # a whole file of a few bytes; mutating a large body would find not
     header='{"__metadata__":{"a":"b"},"x":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]}}'
     printf '\130\0\0\0\0\0\0\0%s      12345678' "$header" >"$out/corpus/basic"
     seeds= ;;
+gguf) # keys, one tensor of four values; the rest is found by mutation
+    {
+        printf 'GGUF\3\0\0\0\1\0\0\0\0\0\0\0\4\0\0\0\0\0\0\0'
+        printf '\24\0\0\0\0\0\0\0general.architecture\10\0\0\0\5\0\0\0\0\0\0\0llama'
+        printf '\21\0\0\0\0\0\0\0llama.block_count\4\0\0\0\1\0\0\0'
+        printf '\24\0\0\0\0\0\0\0tokenizer.ggml.model\10\0\0\0\4\0\0\0\0\0\0\0gpt2'
+        printf '\25\0\0\0\0\0\0\0tokenizer.ggml.tokens\11\0\0\0\10\0\0\0\2\0\0\0\0\0\0\0'
+        printf '\1\0\0\0\0\0\0\0a\1\0\0\0\0\0\0\0b'
+        printf '\21\0\0\0\0\0\0\0token_embd.weight\2\0\0\0\2\0\0\0\0\0\0\0'
+        printf '\2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+        head -c 64 /dev/zero
+    } >"$out/corpus/basic"
+    for f in "${VQ_SHARED:-../shared}"/data/robustness/gguf-malformed/*.gguf; do
+        [ -f "$f" ] && cp -f "$f" "$out/corpus/"
+    done
+    seeds= ;;
 container)
     for m in tiny-r1-qwen tiny-r1-qwen3; do
         [ -x "$BUILD/vaquita" ] && "$BUILD/vaquita" convert $models/$m -o "$out/corpus/$m.vaq" \
