@@ -9,6 +9,7 @@
 #include "core/base/pool.h"
 #include "core/file/check.h"
 #include "core/file/file.h"
+#include "tests/image.h"
 #include "tests/test.h"
 
 #include <math.h>
@@ -17,7 +18,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static q_kern kern;             /* the fastest: every flip costs a hash of the body */
 static char dir[256];           /* scratch folder */
 
 /* ---- a small model ---- */
@@ -142,8 +142,6 @@ static size_t names_in_dir(void)
 
 /* ---- the file as bytes ---- */
 
-typedef struct image { uint8_t *p; size_t n; } image; /* 64-aligned */
-
 static image image_read(const char *path)
 {
     vq_buf b = { 0 };
@@ -153,78 +151,6 @@ static image image_read(const char *path)
     memcpy(im.p, b.p, b.n);
     vq_buf_clear(&b);
     return im;
-}
-
-static image image_copy(image a)
-{
-    image im = { vq_aligned(64, a.n), a.n };
-    memcpy(im.p, a.p, a.n);
-    return im;
-}
-
-static vaq_header *header(image im) { return (vaq_header *)(void *)im.p; }
-static vaq_section *section(image im, uint32_t id)
-{
-    vaq_section *s = (vaq_section *)(void *)(im.p + sizeof(vaq_header));
-    for (uint32_t i = 0; i < header(im)->n_sections; i++) {
-        if (s[i].id == id) return &s[i];
-    }
-    return NULL;
-}
-static vaq_config *config(image im) { return (void *)(im.p + section(im, VAQ_SEC_CONFIG)->off); }
-static vaq_tensor *table(image im) { return (void *)(im.p + section(im, VAQ_SEC_TENSORS)->off); }
-
-/* All hashes of the front anew, as far as the directory makes sense. */
-static void reseal(image im)
-{
-    vaq_header *h = header(im);
-    vaq_section *s = (vaq_section *)(void *)(im.p + sizeof *h);
-    vq_sha256 sha;
-    if (h->n_sections > VAQ_MAX_SECTIONS) return;
-    for (uint32_t i = 0; i < h->n_sections; i++) {
-        if (s[i].off > im.n || s[i].size > im.n - s[i].off) continue;
-        vq_sha256_init(&sha, &kern);
-        vq_sha256_add(&sha, im.p + s[i].off, s[i].size);
-        vq_sha256_end(&sha, s[i].sha256);
-    }
-    memset(h->root, 0, 32);
-    vq_sha256_init(&sha, &kern);
-    vq_sha256_add(&sha, h, sizeof *h + h->n_sections * sizeof *s);
-    uint8_t root[32];
-    vq_sha256_end(&sha, root);
-    memcpy(h->root, root, 32);
-}
-
-/* Uses whatever opened: everything handed out must lie inside. */
-static unsigned walk(const vq_file *f)
-{
-    unsigned sum = 0;
-    for (uint32_t i = 0; i < f->n_tensor; i++) {
-        const vaq_tensor *t = &f->tensor[i];
-        char name[96];
-        vq_tensor_name(name, t);
-        const uint8_t *p = vq_file_data(f, t);
-        sum += p[0] + p[t->size - 1] + (unsigned)strlen(name);
-    }
-    vq_meta m;
-    for (size_t pos = 0; vq_file_meta_next(f, &pos, &m);) {
-        for (size_t i = 0; i < m.key.n; i++) sum += (uint8_t)m.key.p[i];
-        for (size_t i = 0; i < m.text.n; i++) sum += (uint8_t)m.text.p[i];
-    }
-    for (size_t i = 0; i < f->tokenizer_size; i++) sum += f->tokenizer[i];
-    return sum;
-}
-
-static unsigned walked; /* printed, so that no compiler skips the walks */
-
-/* Opens an image; on success walks it. */
-static vq_status try_open(image im, vq_err *e)
-{
-    vq_file *f;
-    vq_status s = vq_file_open_mem(&f, im.p, im.n, "mem.vaq", &kern, e);
-    if (!s) walked += walk(f);
-    vq_file_close(f);
-    return s;
 }
 
 static vq_status verify(image im)
@@ -454,18 +380,6 @@ static void test_bad_list(image im)
 
 /* ---- damage on purpose ---- */
 
-/* Expects EFORMAT and `part` in the message for a resealed image. */
-#define REFUSED(im, part, ...) \
-    do { \
-        image c_ = image_copy(im); \
-        vq_err e_ = { 0 }; \
-        { image im_ = c_; (void)im_; __VA_ARGS__; } \
-        reseal(c_); \
-        vq_status s_ = try_open(c_, &e_); \
-        T_OK(s_ == VQ_EFORMAT && strstr(e_.msg, part), "%d: %s (not: %s)", s_, e_.msg, part); \
-        vq_aligned_free(c_.p); \
-    } while (0)
-
 static void test_header_proofs(image im)
 {
     REFUSED(im, "update vaquita", header(im_)->version = 2);
@@ -559,13 +473,6 @@ static void test_config_proofs(image im)
     REFUSED(im, "layers.1.", config(im_)->n_layer = 2);
 }
 
-static void swap(vaq_tensor *a, vaq_tensor *b)
-{
-    vaq_tensor t = *a;
-    *a = *b;
-    *b = t;
-}
-
 static void test_tensor_proofs(image im)
 {
     enum { EMB = 0, OUT = 1, Q = 4 }; /* entries of the sorted table */
@@ -594,137 +501,6 @@ static void test_tensor_proofs(image im)
     REFUSED(im, "order", table(im_)[EMB] = table(im_)[OUT]);
     REFUSED(im, "order", swap(&table(im_)[EMB], &table(im_)[OUT]));
     REFUSED(im, "is missing",             shorten(im_, VAQ_SEC_TENSORS, 64));
-}
-
-/* ---- latents, experts, MTP ---- */
-
-/* A DeepSeek-V3 of n_layer layers with n_expert experts; its table, one entry per tensor, in the
- * order of the table. */
-static vaq_tensor *make_moe(vaq_config *c, uint32_t n_layer, uint32_t n_expert, uint32_t *n)
-{
-    *c = (vaq_config){
-        .arch = VAQ_DEEPSEEK3, .flags = VAQ_F_ROPE_PAIRS | VAQ_F_NORM_TOPK | VAQ_F_MTP_HEAD,
-        .n_layer = n_layer, .hidden = 32, .n_head = 2, .n_head_kv = 1, .head_dim = 20, .v_dim = 16,
-        .inter = 24, .n_vocab = 20, .n_ids = 20, .ctx = 100, .eps = 1e-6f, .attn_scale = 0.2f,
-        .rope_dim = 8, .rope_mult = 1, .bos = 0, .eos = 1,
-        .q_lora = 24, .kv_lora = 48, .nope_dim = 12, .n_expert = n_expert, .n_expert_used = 2,
-        .n_expert_shared = 1, .n_group = 2, .n_group_used = 1, .n_dense_layer = 1, .moe_inter = 8,
-        .routed_scale = 2.5f, .n_mtp = 1, .temperature = 0.6f, .top_p = 0.95f
-    };
-    vaq_tensor *t = vq_calloc((size_t)(n_layer + 1) * (2 * n_expert + 24), sizeof *t);
-    const vq_role_row *r;
-    *n = 0;
-    for (int i = 0; t && (r = vq_role_at(i)) != NULL; i++) {
-        uint32_t layer, end;
-        const int32_t experts = r->scope == VAQ_EXPERT ? (int32_t)n_expert : 0;
-        if (!vq_role_used(r, c)) continue;
-        vq_role_layers(r, c, &layer, &end);
-        for (; layer < end; layer++) {
-            for (int32_t x = experts ? 0 : -1; x < experts; x++) {
-                t[(*n)++] = (vaq_tensor){
-                    .role = r->role, .layer = (uint16_t)layer, .expert = x, .layout = r->layout,
-                    .rows = vq_role_rows(r, c), .cols = vq_dim_of(c, r->cols),
-                    .type = r->layout && r->role != VAQ_ROUTER ? Q_N4 : Q_F32
-                };
-            }
-        }
-    }
-    return t;
-}
-
-/* The container of such a table, its body all zeros; free with vq_pages_free. */
-static image moe_image(uint32_t n_layer, uint32_t n_expert)
-{
-    static const double rope[4] = { 1, 0.5, 0.25, 0.125 };
-    vaq_config c;
-    uint32_t n;
-    vq_buf front = { 0 };
-    vq_err e = { 0 };
-    uint64_t size = 0;
-    vaq_tensor *t = make_moe(&c, n_layer, n_expert, &n);
-    const vq_writer_spec spec = { .path = "moe", .config = &c, .rope = rope, .tensor = t,
-                                  .n_tensor = n, .kern = &kern };
-    T_OK(!vq_front_make(&front, &size, &spec, &e), "%s", e.msg);
-    image im = { front.n ? vq_pages_alloc((size_t)size) : NULL, (size_t)size };
-    if (im.p) memcpy(im.p, front.p, front.n);
-    vq_buf_clear(&front);
-    vq_free(t);
-    return im;
-}
-
-static vaq_tensor *entry(image im, vaq_role role, int layer, int expert)
-{
-    const vaq_tensor want = { .role = (uint16_t)role, .layer = (uint16_t)layer, .expert = expert };
-    vaq_tensor *t = table(im);
-    while (vq_tensor_cmp(t, &want) != 0) t++;
-    return t;
-}
-
-static void test_moe_proofs(void)
-{
-    image im = moe_image(3, 4);
-    vq_err e = { 0 };
-    if (!im.p) return;
-    T_OK(try_open(im, &e) == VQ_OK, "%s", e.msg);
-    REFUSED(im, "n_head_kv is 2", config(im_)->n_head_kv = 2);
-    REFUSED(im, "head_dim", config(im_)->head_dim = 32);
-    REFUSED(im, "multiple of 16", config(im_)->kv_lora = 40);
-    REFUSED(im, "multiple of 16", config(im_)->v_dim = 24);
-    REFUSED(im, "kv_lora is 8192", config(im_)->kv_lora = 8192);
-    REFUSED(im, "n_expert is 0", config(im_)->n_expert = 0);
-    REFUSED(im, "n_expert is 4097", config(im_)->n_expert = 4097);
-    REFUSED(im, "n_group", config(im_)->n_group = 3);
-    REFUSED(im, "router", config(im_)->n_group = 4);
-    REFUSED(im, "router", config(im_)->n_group_used = 3);
-    REFUSED(im, "router", config(im_)->n_expert_used = 3);
-    REFUSED(im, "dense", config(im_)->n_dense_layer = 4);
-    REFUSED(im, "MTP", config(im_)->n_layer = VAQ_MAX_LAYERS);
-    REFUSED(im, "n_mtp is 17", config(im_)->n_mtp = 17);
-    REFUSED(im, "MTP flags", config(im_)->n_mtp = 0);
-    REFUSED(im, "shared", config(im_)->moe_inter = 1 << 20, config(im_)->n_expert_shared = 2);
-    REFUSED(im, "moe_inter", config(im_)->moe_inter = 0);
-    REFUSED(im, "routed_scale", config(im_)->routed_scale = 0);
-    REFUSED(im, "routed_scale", config(im_)->routed_scale = NAN);
-    REFUSED(im, "flags", config(im_)->flags |= VAQ_F_QK_NORM);
-    REFUSED(im, "flags", config(im_)->flags |= VAQ_F_QKV_BIAS);
-    REFUSED(im, "does not belong", config(im_)->q_lora = 0);
-    REFUSED(im, "does not belong", config(im_)->n_expert_shared = 0);
-    REFUSED(im, "does not belong", config(im_)->flags |= VAQ_F_MTP_EMBED);
-    REFUSED(im, "shared_head.head.weight: is missing",
-            config(im_)->flags &= ~(uint32_t)VAQ_F_MTP_HEAD);
-    REFUSED(im, "is 40 x 32, the config asks for 24 x 32", entry(im_, VAQ_Q_A, 0, -1)->rows = 40);
-    REFUSED(im, "router of another type", entry(im_, VAQ_ROUTER, 2, -1)->type = Q_BF16);
-    REFUSED(im, "experts.3.down_proj.weight: belongs to a layer",
-            entry(im_, VAQ_EXPERT_DOWN, 1, 3)->layer = 0);
-    REFUSED(im, "belongs to an expert", entry(im_, VAQ_EXPERT_DOWN, 3, 3)->expert = 4);
-    REFUSED(im, "belongs to an expert", entry(im_, VAQ_EXPERT_DOWN, 1, 0)->expert = -1);
-    REFUSED(im, "belongs to an expert", entry(im_, VAQ_O, 1, -1)->expert = 0);
-    REFUSED(im, "belongs to a layer", entry(im_, VAQ_MTP_EH, 3, -1)->layer = 2);
-    REFUSED(im, "belongs to a layer", entry(im_, VAQ_GATE_UP, 0, -1)->layer = 1);
-    REFUSED(im, "belongs to a layer", entry(im_, VAQ_O, 3, -1)->layer = 4);
-    REFUSED(im, "order",
-            swap(entry(im_, VAQ_EXPERT_DOWN, 1, 1), entry(im_, VAQ_EXPERT_DOWN, 1, 2)));
-    vq_pages_free(im.p, im.n);
-}
-
-/* 106,000 tensors, three times those of R1. */
-static void test_many_experts(void)
-{
-    image im = moe_image(13, VAQ_MAX_EXPERTS);
-    vq_file *f;
-    vq_err e = { 0 };
-    if (!im.p) return;
-    const double start = vq_now();
-    T_OK(!vq_file_open_mem(&f, im.p, im.n, "moe.vaq", &kern, &e), "%s", e.msg);
-    if (f) {
-        const vaq_tensor *t = vq_file_find(f, VAQ_EXPERT_DOWN, 13, VAQ_MAX_EXPERTS - 1);
-        printf("t_file: %u tensors opened in %.2f ms (%s)\n", f->n_tensor,
-               (vq_now() - start) * 1e3, kern.level);
-        T_OK(f->n_tensor > 100000 && t && t->expert == VAQ_MAX_EXPERTS - 1, "the last expert");
-        T_OK(!vq_file_find(f, VAQ_EXPERT_DOWN, 0, 0), "the first layer has none");
-    }
-    vq_file_close(f);
-    vq_pages_free(im.p, im.n);
 }
 
 /* Every 4 bytes of the front, set to values that break arithmetic, all hashes right: whatever opens
@@ -1025,8 +801,6 @@ int main(void)
     }
     test_foreign();
     test_large_table();
-    test_moe_proofs();
-    test_many_experts();
     test_cut_while_mapped(&m);
     test_writer_fails(&m);
     test_killed(&m);
