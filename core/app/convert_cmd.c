@@ -150,7 +150,7 @@ const app_verb app_verb_convert = {
     ".gguf (any of its parts).\n"
     "auto: N4 (4.5 bits); L6 for head, first and last layers; L8 for the embedding.\n"
     "What comes quantised goes to the type nearest to its own; `info` tells which.\n"
-    "R1 itself: experts N4 and L6, all else L6 and L8, the router always F32.\n"
+    "R1 itself: experts N4, N5 and L6, all else L6 and L8; its router is F32 always.\n"
     "Example:\n"
     "  vaquita convert DeepSeek-R1-Distill-Qwen-1.5B -o r1-1.5b.vaq\n",
     options, &defaults, sizeof defaults, 1, 1, convert,
