@@ -3,19 +3,19 @@
 #
 #   ./build.sh                 build/vaquita
 #   ./build.sh demo            from here to an answered question, told step by step
-#   ./build.sh test [name]     every test, or those whose name starts so
+#   ./build.sh test [names]    every test, or those whose names start so
 #   ./build.sh check [op]      every kernel this CPU has against the reference, bit for bit
 #   ./build.sh bench [args]    this machine's limits and, with a model or --shape, its speed
-#   ./build.sh asan | tsan     the test suite under sanitizers, in build/asan and build/tsan
+#   ./build.sh asan | tsan     the same under sanitizers, in build/asan and build/tsan
 #   ./build.sh fuzz PARSER S   random input for one parser for S seconds (no name: lists them)
 #   ./build.sh lint            the rules of the tree that a compiler does not check
-#   ./build.sh cross           AArch64 build, run under qemu-user
+#   ./build.sh cross [names]   AArch64 build, checks and the same under qemu-user
 #   ./build.sh plain           the one-line build without this script's flags, in build/plain
 #   ./build.sh clean
 #
 # Environment: CC (cc), CFLAGS, LDFLAGS (added last), BUILD (build), JOBS (CPUs), DEBUG=1 (symbols,
 # not stripped), WERROR=1, VQ_RUN (what to start programs with: an emulator), VQ_SHARED (folder of
-# large fixtures some tests want).
+# large fixtures some tests want), VQ_TEST_SECONDS (a test that takes longer has failed: 1200).
 #
 # A file's name says which instructions it may use: NAME_avx2.c is compiled with -mavx2 ... if the
 # compiler can, and is an empty stub otherwise; which levels run is decided at start by the CPU.
@@ -209,9 +209,18 @@ build() {
 
 # ---- tests ----
 
+wanted() { # a test's file: among $names, or are all?
+    [ -n "$names" ] || return 0
+    for n in $names; do
+        case $1 in tests/t_"$n"*) return 0 ;; esac
+    done
+    return 1
+}
+
 # Runs everything under tests/ against this build.  The C tests link the program's objects compiled
 # with VQ_DEBUG (allocation guards, fault injection); the shell tests drive the program itself.
-tests() { # [prefix of a name]
+tests() { # [prefixes of names]
+    names=$*
     build
     vaquita=$BUILD/vaquita
     case $vaquita in /*) ;; *) vaquita=$PWD/$vaquita ;; esac
@@ -219,20 +228,24 @@ tests() { # [prefix of a name]
         [ -n "${one:-}" ] || BUILD=$BUILD/debug CFLAGS="${CFLAGS:-} -DVQ_DEBUG" DEBUG=1
         probe
         { printf '%s\n' "$SOURCES"; ls tests/t_*.c 2>/dev/null; } | compile_all || exit 1
-        for t in tests/t_"${1:-}"*.c; do
-            [ -f "$t" ] || continue
+        for t in tests/t_*.c; do
+            wanted "$t" || continue
             link "$BUILD/$(basename "${t%.c}")" "$BUILD/obj/${t%.c}.o" $(objects -t) || exit 1
         done
     ) || die "the build of the tests failed"
     bin=$BUILD/debug; [ -z "${one:-}" ] || bin=$BUILD
+    limit=
+    if timeout --foreground 9 true 2>/dev/null; then
+        limit="timeout --foreground ${VQ_TEST_SECONDS:-1200}"
+    fi
     passed=0 failed=0 skipped=0
-    for t in tests/t_"${1:-}"*.c tests/t_"${1:-}"*.sh; do
-        [ -f "$t" ] || continue
+    for t in tests/t_*.c tests/t_*.sh; do
+        wanted "$t" || continue
         name=$(basename "$t"); name=${name%.*}
         log=$BUILD/$name.log
         case $t in
-        *.c) VAQUITA=$vaquita $RUN "$bin/$name" >"$log" 2>&1 ;;
-        *) VAQUITA=$vaquita VQ_RUN=$RUN sh "$t" >"$log" 2>&1 ;;
+        *.c) VAQUITA=$vaquita $limit $RUN "$bin/$name" >"$log" 2>&1 ;;
+        *) VAQUITA=$vaquita VQ_RUN=$RUN $limit sh "$t" >"$log" 2>&1 ;;
         esac
         rc=$?
         set -- $(sed -n 's/^.*: \([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' \
@@ -267,7 +280,7 @@ sanitized() { # folder, sanitizer flags
     BUILD=$BUILD/$dir CFLAGS="${CFLAGS:-} -O1 -g -fno-omit-frame-pointer -DVQ_DEBUG $*"
     DEBUG=1 VQ_SANITIZE=$dir one=1
     export VQ_SANITIZE
-    tests "${only:-}"
+    tests $only
 }
 
 # ---- words ----
@@ -278,7 +291,7 @@ case $cmd in
 build)
     build
     say "$BUILD/vaquita: $(wc -c <"$BUILD/vaquita" | tr -d ' ') bytes" ;;
-test) tests "${1:-}" ;;
+test) tests "$@" ;;
 check)
     build
     $RUN "$BUILD/vaquita" check "$@" ;;
@@ -289,13 +302,13 @@ demo)
     build
     VAQUITA=$BUILD/vaquita VQ_RUN=$RUN sh tests/tools/demo.sh ;;
 asan)
-    only=${1:-}
+    only=$*
     ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0:allocator_may_return_null=1}
     UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
     export ASAN_OPTIONS UBSAN_OPTIONS
     sanitized asan -fsanitize=address,undefined -fno-sanitize-recover=all ;;
 tsan)
-    only=${1:-}
+    only=$*
     TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1}
     export TSAN_OPTIONS
     sanitized tsan -fsanitize=thread ;;
@@ -310,7 +323,7 @@ cross)
     export VQ_QUICK # an emulator is some twenty times slower: tests with many cases take fewer
     build
     $RUN "$BUILD/vaquita" check || exit 1
-    tests "${1:-}" ;;
+    tests "$@" ;;
 plain)
     mkdir -p "$BUILD/plain" || exit 1
     $CC -std=c11 -O2 -ffp-contract=off -I. -pthread quant/*.c quant/*/*.c core/*/*.c convert/*.c \

@@ -33,9 +33,9 @@ struct vq_drafter {
     /* The sequence is about to be cut to its first n ids; ids still holds all it had.  NULL: of no
      * interest. */
     void (*cut)(vq_drafter *d, const int32_t *ids, size_t n);
-    /* A pass computed positions first .. first + rows - 1 of the sequence, whose ids are known up to
-     * n; those from n on were guesses.  state: (rows, ld) the model's state at each.  NULL: of no
-     * interest. */
+    /* A pass computed positions first .. first + rows - 1 of the sequence, whose ids are known up
+     * to n; those from n on were guesses.  state: (rows, ld) the model's state at each.  NULL: of
+     * no interest. */
     void (*saw)(vq_drafter *d, const int32_t *ids, size_t n, size_t first, int rows,
                 const float *state, size_t ld);
     bool dear;              /* guesses take time: only those are asked for that will be computed */

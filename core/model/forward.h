@@ -65,10 +65,10 @@ vq_status vq_fw_run(vq_fw *fw, vq_row *rows, int n, vq_err *e);
 void vq_fw_head(vq_fw *fw, int first, int n, float *out, size_t ld);
 
 /* ---- the draft head (models with n_mtp, plans with mtp) ----
- * Row i of it stands for position i of a sequence: from the id at i + 1 and what the model knew at i
- * (its state after the final norm) it guesses the id at i + 2.  Its own keys and values lie in the
- * blocks of the sequence as one more layer, so every position wants its row, in any order of calls
- * but each after the ones before it. */
+ * Row i of it stands for position i of a sequence: from the id at i + 1 and what the model knew at
+ * i (its state after the final norm) it guesses the id at i + 2.  Its own keys and values lie in
+ * the blocks of the sequence as one more layer, so every position wants its row, in any order of
+ * calls but each after the ones before it. */
 typedef struct vq_mtp_row {
     const vq_seq *seq;      /* positions up to pos reserved for it */
     uint32_t pos;
