@@ -49,7 +49,7 @@ first_of() { # prints the flags if the compiler takes them
     if try "$@"; then printf ' %s' "$*"; fi
 }
 
-probe() { # sets CPU, BASE, LINK, DEPS and ISA_* ; cached in $BUILD/probe/flags
+probe() { # sets CPU, BASE, STRICT, SMALL, LINK, DEPS and ISA_* ; cached in $BUILD/probe/flags
     CFLAGS_USER=${CFLAGS:-} LDFLAGS_USER=${LDFLAGS:-}
     key="$CC|$CFLAGS_USER|$LDFLAGS_USER|${DEBUG:-}|${WERROR:-}"
     key="$key|$($CC --version 2>/dev/null | head -n 1)"
@@ -79,6 +79,7 @@ probe() { # sets CPU, BASE, LINK, DEPS and ISA_* ; cached in $BUILD/probe/flags
     [ -z "${DEBUG:-}" ] || BASE="$BASE -g"
     [ -z "${WERROR:-}" ] || BASE="$BASE -Werror"
     STRICT=$(first_of -Wconversion)
+    SMALL=$(first_of -Os)
     DEPS=; if try -MMD -MP -MF "$BUILD/probe/t.d"; then DEPS=1; fi
     LINK=
     if try_link -pthread; then LINK="$LINK -pthread"; fi
@@ -104,7 +105,7 @@ probe() { # sets CPU, BASE, LINK, DEPS and ISA_* ; cached in $BUILD/probe/flags
     esac
     {
         printf '# %s\n' "$key"
-        for v in CPU BASE STRICT DEPS LINK ISA_missing $(printf 'ISA_%s ' $ISAS); do
+        for v in CPU BASE STRICT SMALL DEPS LINK ISA_missing $(printf 'ISA_%s ' $ISAS); do
             eval "printf \"%s='%s'\\n\" $v \"\$$v\""
         done
     } >"$BUILD/probe/new"
@@ -124,6 +125,8 @@ isa() { # name, header, flags
 flags_of() { # file -> flags beyond BASE
     f=${1%.c}
     case $1 in quant/*|core/file/*) extra=$STRICT ;; *) extra= ;; esac
+    # What nobody waits for is made small.
+    case $1 in core/app/*|core/engine/*|bench/*|quant/check/*) extra="$extra $SMALL" ;; esac
     case $1 in quant/*_*)
         s=${f##*_}
         case " $ISAS " in *" $s "*) eval "extra=\"\$extra \$ISA_$s\"" ;; esac ;;

@@ -88,8 +88,9 @@ Q_INLINE void groups_a8(const int type, const int M, float *y, size_t ldy, const
 Q_INLINE void gemm_a8(const int type, float *y, size_t ldy, const uint8_t *w, int n,
                       const q_acts *x, int m0, int m, int32_t *off)
 {
-    for (int j = 0; j < m; j += TILE_M) {
-        const int M = m - j < TILE_M ? m - j : TILE_M, at = m0 + j;
+    for (int j = 0, M; j < m; j += M) {
+        const int at = m0 + j;
+        M = share_of(m - j);
         /* L8 needs none; Q_TMP holds 8 tokens of 524,288 k. */
         for (int t = 0; type != Q_L8 && t < tiles_of(type, x); t++) {
             const int32_t *nsum = x->nsum + 4 * ((size_t)t * (size_t)x->M + (size_t)at);
@@ -102,9 +103,6 @@ Q_INLINE void gemm_a8(const int type, float *y, size_t ldy, const uint8_t *w, in
         case 2: groups_a8(type, 2, yj, ldy, w, n, x, at, off, ld_off); break;
         case 3: groups_a8(type, 3, yj, ldy, w, n, x, at, off, ld_off); break;
         case 4: groups_a8(type, 4, yj, ldy, w, n, x, at, off, ld_off); break;
-        case 5: groups_a8(type, 5, yj, ldy, w, n, x, at, off, ld_off); break;
-        case 6: groups_a8(type, 6, yj, ldy, w, n, x, at, off, ld_off); break;
-        case 7: groups_a8(type, 7, yj, ldy, w, n, x, at, off, ld_off); break;
         default: groups_a8(type, 8, yj, ldy, w, n, x, at, off, ld_off); break;
         }
     }

@@ -66,17 +66,15 @@ Q_INLINE void gemm_a8(const int type, float *y, size_t ldy, const void *w, int n
     for (int g = 0; 16 * g < n; g++) {
         const uint8_t *wg = (const uint8_t *)w + bytes * (size_t)g;
         const __mmask16 rows = rows_of(n, g);
-        for (int j = 0; j < m; j += TILE_M) {
+        for (int j = 0, M; j < m; j += M) {
             float *yg = y + (size_t)j * ldy + 16 * g;
             const int at = m0 + j;
-            switch (m - j) {
+            M = share_of(m - j);
+            switch (M) {
             case 1: group_a8(type, 1, yg, ldy, wg, x, at, rows); break;
             case 2: group_a8(type, 2, yg, ldy, wg, x, at, rows); break;
             case 3: group_a8(type, 3, yg, ldy, wg, x, at, rows); break;
             case 4: group_a8(type, 4, yg, ldy, wg, x, at, rows); break;
-            case 5: group_a8(type, 5, yg, ldy, wg, x, at, rows); break;
-            case 6: group_a8(type, 6, yg, ldy, wg, x, at, rows); break;
-            case 7: group_a8(type, 7, yg, ldy, wg, x, at, rows); break;
             default: group_a8(type, 8, yg, ldy, wg, x, at, rows); break;
             }
         }

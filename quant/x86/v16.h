@@ -35,6 +35,10 @@ Q_INLINE void ask_ahead(const void *p)
     _mm_prefetch((const char *)p + 2048, _MM_HINT_T0);
 }
 
+/* Of `left` tokens, how many share the unpacking of weights next: 1, 2, 3, 4 or 8.  Code for 5 to 7
+ * would be half of all code of the products; 4 and the rest unpack once more from the cache. */
+Q_INLINE int share_of(int left) { return left >= 8 ? 8 : left > 4 ? 4 : left; }
+
 /* n, but unknown to the compiler: a loop to opaque(2) stays a loop and its code is there once. */
 Q_INLINE int opaque(int n)
 {
