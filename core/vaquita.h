@@ -56,6 +56,9 @@ typedef struct vq_engine_opts { /* {0} = all defaults; so is NULL */
     int max_draft;      /* ids a session may draft at once (vq_draft), at most 31.  Each costs
                          * every session a line of logits; 0: sessions cannot draft */
     vq_kv_type kv;      /* AUTO: f32 when the matrices are float, else int8 */
+    uint64_t experts_ram; /* bytes for a cache of routed experts, which are then read from the file
+                         * as they are wanted; 0: mapped as all else, unless the file is larger
+                         * than the available memory.  Models without experts ignore it */
 } vq_engine_opts;
 
 vq_status vq_engine_open(vq_engine **out, const char *path, const vq_engine_opts *o, vq_err *e);
@@ -79,6 +82,19 @@ typedef struct vq_info {          /* borrowed from the engine */
     char sha256[65];              /* identity of the file: the root of its container, hex */
 } vq_info;
 const vq_info *vq_engine_info(const vq_engine *eng);
+
+/* The cache of experts so far; slots 0: there is none. */
+typedef struct vq_expert_stats {
+    int slots;
+    uint64_t bytes;               /* of memory */
+    uint64_t hits, misses;        /* experts wanted that were in memory or on their way; that were
+                                   * not */
+    uint64_t guessed, right;      /* read ahead of being wanted; of them wanted in time */
+    uint64_t read_bytes;
+    double read_s, stall_s;       /* seconds inside reads, over all readers; computing waited */
+    bool direct;                  /* reads go past the page cache: that was faster */
+} vq_expert_stats;
+vq_expert_stats vq_engine_experts(const vq_engine *eng);
 
 /* Asks a running prefill or decode to stop at the next layer: the call returns VQ_EINTR, and the
  * session stays as it was before it.  Async-signal-safe; vq_engine_resume clears it. */

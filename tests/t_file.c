@@ -478,7 +478,7 @@ static void test_tensor_proofs(image im)
     enum { EMB = 0, OUT = 1, Q = 4 }; /* entries of the sorted table */
     T_OK(table(im)[Q].role == VAQ_Q && table(im)[OUT].role == VAQ_NORM_OUT, "the table is sorted");
     REFUSED(im, "role 99", table(im_)[12].role = 99);
-    REFUSED(im, "(n5)", table(im_)[Q].type = Q_N5);
+    REFUSED(im, "(n3)", table(im_)[Q].type = Q_N3);
     REFUSED(im, "type 77", table(im_)[Q].type = 77);
     REFUSED(im, "f32", table(im_)[OUT].type = Q_BF16);
     REFUSED(im, "layout", table(im_)[Q].layout = 2);

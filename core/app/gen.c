@@ -17,7 +17,7 @@
 enum { MAX_DRAFT = 15 };
 
 static vq_status open_engine(const app *a, vq_engine **out, const char *path, uint64_t ctx, int kv,
-                             int max_draft, vq_err *e)
+                             int max_draft, uint64_t experts_ram, vq_err *e)
 {
     static const vq_kv_type kvs[] = { VQ_KV_INT8, VQ_KV_BF16, VQ_KV_F32 }; /* GEN_KV's order */
     *out = NULL;
@@ -26,11 +26,19 @@ static vq_status open_engine(const app *a, vq_engine **out, const char *path, ui
     const vq_engine_opts o = {
         .cpu = a->cpu, .threads = (int)a->threads, .ctx = (uint32_t)ctx,
         .kv = kv < 0 ? VQ_KV_AUTO : kvs[kv], .max_draft = max_draft,
+        .experts_ram = experts_ram,
     };
     st = vq_engine_open(out, path, &o, e);
     if (st) return st;
     term_watch(*out);
     const vq_info *i = vq_engine_info(*out);
+    const vq_expert_stats x = vq_engine_experts(*out);
+    if (x.slots && !experts_ram) {
+        char room[16];
+        vq_fmt_size(room, x.bytes);
+        app_note(a, "%s: larger than the available memory: %d experts (%s) at a time are kept, the "
+                    "others are read from disk as they are wanted", path, x.slots, room);
+    }
     const uint32_t usual = i->ctx_model < 36864 ? i->ctx_model : 36864;
     if (!ctx && i->ctx < usual) {
         app_note(a,
@@ -42,13 +50,14 @@ static vq_status open_engine(const app *a, vq_engine **out, const char *path, ui
 
 vq_status gen_open(const app *a, vq_engine **out, const char *path, uint64_t ctx, int kv, vq_err *e)
 {
-    return open_engine(a, out, path, ctx, kv, 0, e);
+    return open_engine(a, out, path, ctx, kv, 0, 0, e);
 }
 
 vq_status gen_open_drafting(const app *a, vq_engine **out, const char *path, const gen_opts *o,
                             vq_err *e)
 {
-    return open_engine(a, out, path, o->ctx, o->kv, o->draft == VQ_DRAFT_OFF ? 0 : MAX_DRAFT, e);
+    return open_engine(a, out, path, o->ctx, o->kv, o->draft == VQ_DRAFT_OFF ? 0 : MAX_DRAFT,
+                       o->experts_ram, e);
 }
 
 vq_sampling gen_sampling(const gen_opts *o, const vq_info *info, uint64_t random_seed)

@@ -16,6 +16,7 @@ typedef struct gen_opts {
     int kv;                 /* index into GEN_KV, -1: the engine's choice */
     int think;              /* gen_think */
     int draft;              /* vq_draft: index into GEN_DRAFT */
+    uint64_t experts_ram;   /* bytes; 0: the engine's choice */
     const char *system;
 } gen_opts;
 
@@ -42,6 +43,8 @@ typedef enum gen_think { GEN_SHOW, GEN_HIDE, GEN_ONLY } gen_think;
       "show (dimmed on a terminal), hide, or only the thoughts" }, \
     { ARGS_CHOICE, "--draft", "HOW", offsetof(type, field.draft), 0, 0, GEN_DRAFT, \
       "tokens guessed ahead: off, ngram, mtp, auto (off)" }, \
+    { ARGS_SIZE, "--experts-ram", "SIZE", offsetof(type, field.experts_ram), 1, 1e15, NULL, \
+      "memory for R1's experts, the rest is read from disk (what fits)" }, \
     { ARGS_TEXT, "--system", "TEXT", offsetof(type, field.system), 0, 0, NULL, \
       "system message (none: DeepSeek advises against one)" }
 

@@ -95,9 +95,30 @@ static void put_drafts(vq_jw *w, const figures *f)
     vq_jw_close(w, '}');
 }
 
-static vq_status print_json(app *a, const gen_result *r, const figures *f, const vq_info *info,
+static void put_experts(vq_jw *w, const vq_expert_stats *x)
+{
+    if (!x->slots) return;
+    const double wanted = (double)(x->hits + x->misses);
+    vq_jw_open(w, "experts", '{');
+    vq_jw_u64(w, "slots", (uint64_t)x->slots);
+    vq_jw_u64(w, "bytes", x->bytes);
+    vq_jw_u64(w, "hits", x->hits);
+    vq_jw_u64(w, "misses", x->misses);
+    vq_jw_f64(w, "hit_rate", wanted > 0 ? (double)x->hits / wanted : 0);
+    vq_jw_u64(w, "guessed", x->guessed);
+    vq_jw_u64(w, "guessed_right", x->right);
+    vq_jw_u64(w, "read_bytes", x->read_bytes);
+    vq_jw_f64(w, "read_s", x->read_s);
+    vq_jw_f64(w, "stall_s", x->stall_s);
+    vq_jw_bool(w, "direct", x->direct);
+    vq_jw_close(w, '}');
+}
+
+static vq_status print_json(app *a, const gen_result *r, const figures *f, const vq_engine *eng,
                             vq_err *e)
 {
+    const vq_info *info = vq_engine_info(eng);
+    const vq_expert_stats experts = vq_engine_experts(eng);
     vq_buf b = { 0 };
     vq_jw w = { .b = &b };
     const size_t later = r->ids.n > 1 ? r->ids.n - 1 : 0;
@@ -121,6 +142,7 @@ static vq_status print_json(app *a, const gen_result *r, const figures *f, const
     vq_jw_f64(&w, "load_ms", f->load_s * 1e3);
     vq_jw_close(&w, '}');
     put_drafts(&w, f);
+    put_experts(&w, &experts);
     vq_jw_u64(&w, "ctx", info->ctx);
     vq_jw_i64(&w, "threads", info->threads);
     vq_jw_cstr(&w, "cpu", info->cpu);
@@ -154,7 +176,7 @@ static vq_status answer(app *a, const run_opts *o, vq_engine *eng, const vq_ids 
                             vq_session_draft_stats(s), st == VQ_EINTR };
         if (a->json && (!st || st == VQ_EINTR)) {
             vq_err ignored;
-            const vq_status put = print_json(a, &r, &f, info, st ? &ignored : e);
+            const vq_status put = print_json(a, &r, &f, eng, st ? &ignored : e);
             if (!st) st = put;
         } else if (!st && a->tty_err && !a->out_errno) {
             app_note(a,
@@ -164,6 +186,12 @@ static vq_status answer(app *a, const run_opts *o, vq_engine *eng, const vq_ids 
                      per_second(r.ids.n > 1 ? r.ids.n - 1 : 0, r.decode_s),
                      r.length ? "cut off" : "complete", info->ctx,
                      (unsigned long long)so.sampling.seed, a->tty_out ? "\033[0m" : "");
+            const vq_expert_stats x = vq_engine_experts(eng);
+            if (x.slots)
+                app_note(a, "%s[experts: %d in memory, %.0f%% of those wanted were there, %.1f GB "
+                            "read, %.1f s of waiting]%s", a->tty_out ? "\033[2m" : "", x.slots,
+                         100.0 * (double)x.hits / (double)(x.hits + x.misses),
+                         (double)x.read_bytes / 1e9, x.stall_s, a->tty_out ? "\033[0m" : "");
         }
     }
     gen_clear(&r);

@@ -26,6 +26,8 @@ vq_status vq_map_open(vq_map *m, const char *path, vq_err *e);
 void vq_map_close(vq_map *m);
 bool vq_map_hurt(const vq_map *m);                              /* a page of it could not be read */
 void vq_map_advise_willneed(const vq_map *m, uint64_t off, uint64_t len);
+/* Kept in memory from now on, if we are allowed to */
+void vq_map_lock(const vq_map *m, uint64_t off, uint64_t len);
 /* We will not read this range again (keeps RSS low) */
 void vq_map_drop(const vq_map *m, uint64_t off, uint64_t len);
 

@@ -178,6 +178,12 @@ void vq_map_advise_willneed(const vq_map *m, uint64_t off, uint64_t len)
     map_advise(m, off, len, MADV_WILLNEED);
 }
 
+void vq_map_lock(const vq_map *m, uint64_t off, uint64_t len)
+{
+    if (off > m->size || len > m->size - off) return;
+    mlock(m->p + off, (size_t)len); /* whole pages around it; refused beyond RLIMIT_MEMLOCK */
+}
+
 /* On a shared map of a file this only unmaps: a page asked for again comes back from the cache. */
 void vq_map_drop(const vq_map *m, uint64_t off, uint64_t len)
 {

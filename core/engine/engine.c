@@ -119,6 +119,7 @@ static vq_status set_up(vq_engine *eng, const vq_engine_opts *o, vq_err *e)
         .max_sessions = o->max_sessions > 0 ? o->max_sessions : 1,
         .max_draft = o->max_draft > 0 ? o->max_draft : 0,
         .mtp = o->max_draft > 0 && eng->model.n_mtp > 0,
+        .expert_bytes = eng->model.cfg->n_expert ? o->experts_ram : 0,
         .ctx = o->ctx, .kv_type = cache_type(o, &eng->model), .available = vq_mem_available(),
     };
     if (want.threads > THREADS_MOST || want.max_rows > ROWS_MOST
@@ -164,7 +165,8 @@ vq_status vq_engine_open_file(vq_engine **out, vq_file *f, const vq_engine_opts 
         vq_engine_close(eng);
         return s;
     }
-    vq_map_advise_willneed(&f->map, f->header->body_off, f->header->body_size);
+    if (!eng->plan.expert_bytes) /* else what is wanted was asked for */
+        vq_map_advise_willneed(&f->map, f->header->body_off, f->header->body_size);
     *out = eng;
     return VQ_OK;
 }
@@ -199,6 +201,17 @@ void vq_engine_close(vq_engine *eng)
 
 const vq_info *vq_engine_info(const vq_engine *eng) { return &eng->info; }
 uint64_t vq_engine_kv_bytes(const vq_engine *eng) { return vq_kv_position_bytes(&eng->kv); }
+
+vq_expert_stats vq_engine_experts(const vq_engine *eng)
+{
+    const vq_experts *x = vq_fw_experts(eng->fw);
+    if (!x) return (vq_expert_stats){ 0 };
+    const vq_experts_stats s = vq_experts_get_stats(x);
+    return (vq_expert_stats){ .slots = s.slots, .bytes = s.bytes, .hits = s.hits,
+                              .misses = s.misses, .guessed = s.guessed, .right = s.right,
+                              .read_bytes = s.read_bytes, .read_s = s.read_s,
+                              .stall_s = s.stall_s, .direct = s.direct };
+}
 
 /* Relaxed stores to a lock-free int: allowed in a signal handler. */
 void vq_engine_stop(vq_engine *eng) { atomic_store_explicit(&eng->stop, 1, memory_order_relaxed); }

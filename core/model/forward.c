@@ -69,7 +69,9 @@ static void run_layers(void *ctx, int thread)
     for (int l = 0; l < m->n_layer && !fw->halt; l++) {
         m->layer[l].attn(fw, l, thread);
         /* Not read until the barrier at the end of ffn, not written until the last one of attn. */
-        if (thread == 0) fw->halt = atomic_load_explicit(fw->stop, memory_order_relaxed) != 0;
+        if (thread == 0)
+            fw->halt = atomic_load_explicit(fw->stop, memory_order_relaxed) != 0
+                    || atomic_load_explicit(&fw->lost, memory_order_relaxed);
         m->layer[l].ffn(fw, l, thread);
     }
     if (!fw->halt && fw->state) keep_states(fw, thread);
@@ -92,6 +94,7 @@ void vq_fw_begin(vq_fw *fw, vq_row *rows, int n)
     fw->small = n <= VQ_SMALL;
     fw->n_out = 0;
     fw->out_p = NULL;
+    atomic_store(&fw->lost, false);
     for (int i = 0; i < n; i++) {
         atomic_store_explicit(&fw->bad[i], 0, memory_order_relaxed);
         if (rows[i].logits) fw->out[fw->n_out++] = i;
@@ -116,6 +119,7 @@ vq_status vq_fw_run(vq_fw *fw, vq_row *rows, int n, vq_err *e)
     fw->head_norm = fw->m->norm_out;
     vq_fw_begin(fw, rows, n);
     vq_pool_run(fw->pool, run_layers, fw);
+    if (atomic_load(&fw->lost)) return vq_experts_error(fw->experts, e);
     if (fw->halt) return vq_fail(e, VQ_EINTR, "interrupted");
     for (int i = 0; i < n; i++)
         rows[i].bad = atomic_load_explicit(&fw->bad[i], memory_order_relaxed);

@@ -8,6 +8,7 @@
 #define CORE_MODEL_FORWARD_H
 
 #include "core/base/pool.h"
+#include "core/model/experts.h"
 #include "core/model/kv.h"
 
 #include <stdatomic.h>
@@ -29,6 +30,7 @@ typedef struct vq_plan {    /* memory, decided before the first token */
     int threads, max_sessions, n_block;
     int max_draft;          /* rows of drafts of a session in one pass, 0: it cannot draft */
     bool mtp;               /* the draft head may run */
+    uint64_t expert_bytes;  /* of a cache of routed experts; 0: they are mapped as all else */
     int rows_wanted, max_rows; /* of one pass; not more than all contexts together have positions */
     uint32_t ctx;           /* positions per sequence */
     q_kv kv_type;
@@ -40,12 +42,15 @@ typedef struct vq_plan {    /* memory, decided before the first token */
 typedef struct vq_plan_want {
     int threads, max_rows, max_sessions, max_draft;
     bool mtp;
+    uint64_t expert_bytes;  /* a cache of so much at most; 0: the plan's choice, see vq_plan_make */
     uint32_t ctx;           /* 0: choose */
     q_kv kv_type;
     uint64_t available;     /* bytes */
 } vq_plan_want;
 
-/* Chooses ctx when it is open and proves that everything fits.  VQ_ENOFIT lists the ways out. */
+/* Chooses ctx when it is open and proves that everything fits.  VQ_ENOFIT lists the ways out.
+ * Routed experts get a cache when they were given one, or when the file is larger than what is
+ * available: then of three quarters of that, less all the rest. */
 vq_status vq_plan_make(vq_plan *p, const vq_model *m, const vq_plan_want *w, vq_err *e);
 
 typedef struct vq_fw vq_fw;
@@ -55,6 +60,8 @@ uint64_t vq_fw_bytes(const vq_model *m, const vq_plan *p);
 /* All arguments are borrowed.  stop: nonzero makes a running pass end at the next layer. */
 vq_status vq_fw_new(vq_fw **out, const vq_model *m, const q_kern *kern, vq_pool *pool,
                     const vq_kv *kv, const vq_plan *p, const atomic_int *stop, vq_err *e);
+/* NULL: experts are mapped. */
+const vq_experts *vq_fw_experts(const vq_fw *fw);
 void vq_fw_free(vq_fw *fw);
 
 /* Computes 1..max_rows rows.  Never allocates.  VQ_EINTR when stopped (the cache behind the rows'

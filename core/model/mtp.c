@@ -79,6 +79,7 @@ vq_status vq_fw_mtp(vq_fw *fw, const vq_mtp_row *rows, int n, vq_err *e)
     vq_fw_begin(fw, fw->mtp_row, n);
     vq_in_start(&fw->in_join, n);
     vq_pool_run(fw->pool, run_mtp, fw);
+    if (atomic_load(&fw->lost)) return vq_experts_error(fw->experts, e);
     for (int i = 0; i < n; i++)
         if (vq_is_bad(fw, i))
             return vq_fail(e, VQ_EFAIL, "%s: a value of the draft head was not finite",

@@ -84,6 +84,10 @@ static void cut_experts(carver *c, vq_fw *fw)
     const size_t n = (size_t)entries, experts = (size_t)g->n_expert + 1;
     vq_pick *p = &fw->pick;
     fw->score = cut_f(c, (size_t)rows * g->n_expert);
+    if (fw->plan.expert_bytes) {
+        fw->guess = cut_f(c, g->n_expert);
+        fw->sum = cut_f(c, (size_t)rows * fw->ldx);
+    }
     p->idx = cut(c, n * sizeof *p->idx);
     p->w = cut_f(c, n);
     p->row = cut(c, n * sizeof *p->row);
@@ -213,12 +217,22 @@ vq_status vq_fw_new(vq_fw **out, const vq_model *m, const q_kern *kern, vq_pool 
         return vq_fail(e, VQ_ENOMEM, "out of memory for the working buffers");
     }
     carve(fw);
+    if (p->expert_bytes) {
+        const vq_status st = vq_experts_new(&fw->experts, m, p->expert_bytes, e);
+        if (!st) return VQ_OK;
+        vq_fw_free(fw);
+        *out = NULL;
+        return st;
+    }
     return VQ_OK;
 }
+
+const vq_experts *vq_fw_experts(const vq_fw *fw) { return fw->experts; }
 
 void vq_fw_free(vq_fw *fw)
 {
     if (!fw) return;
+    vq_experts_free(fw->experts);
     vq_pages_free(fw->mem, fw->mem_bytes);
     vq_free(fw);
 }
@@ -251,6 +265,17 @@ static void size_up(vq_plan *p, const vq_model *m, size_t block_bytes)
 static uint64_t total_bytes(const vq_plan *p)
 {
     return p->kv_bytes + p->scratch_bytes + p->session_bytes;
+}
+
+/* A cache of experts: asked for, or because the file is larger than what is available. */
+static void choose_experts(vq_plan *p, const vq_model *m, const vq_plan_want *w)
+{
+    uint64_t largest;
+    const uint64_t all = vq_experts_bytes(m, &largest), file = m->file->header->file_size;
+    p->expert_bytes = w->expert_bytes;
+    if (!all || p->expert_bytes || file <= w->available) return;
+    const uint64_t room = w->available / 4 * 3, rest = file - all + total_bytes(p);
+    p->expert_bytes = room > rest + largest ? room - rest : largest;
 }
 
 /* The largest multiple of 256 up to `most` that fits, 0 if none does. */
@@ -330,6 +355,8 @@ vq_status vq_plan_make(vq_plan *p, const vq_model *m, const vq_plan_want *w, vq_
         if (total_bytes(p) > rest) p->ctx = largest_ctx(*p, m, block, most, rest);
         if (!p->ctx) p->ctx = most < CTX_LEAST ? most : CTX_LEAST; /* refused below if too much */
     }
+    size_up(p, m, block);
+    choose_experts(p, m, w);
     size_up(p, m, block);
     if (total_bytes(p) > w->available) return refuse(p, m, block, w->available, e);
     return VQ_OK;

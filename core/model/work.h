@@ -7,6 +7,7 @@
 #ifndef CORE_MODEL_WORK_H
 #define CORE_MODEL_WORK_H
 
+#include "core/model/experts.h"
 #include "core/model/forward.h"
 
 enum {
@@ -61,7 +62,8 @@ typedef struct vq_pick {
     int *first;         /* (n_expert + 1) first entry of an expert */
     int *active;        /* (n_active) experts with entries, ascending */
     int *job0;          /* (n_active + 1) first job of gate and up */
-    int n_active, jobs;
+    int n_active;
+    int wave0, wave1;   /* active experts that are computed now: all, or what fits the cache */
 } vq_pick;
 
 struct vq_fw {
@@ -70,6 +72,8 @@ struct vq_fw {
     const vq_kv *kv;
     vq_pool *pool;
     const atomic_int *stop;
+    vq_experts *experts; /* NULL: all are mapped */
+    atomic_bool lost;    /* one of them could not be read */
     vq_plan plan;
     void *mem;
     size_t mem_bytes;
@@ -110,6 +114,8 @@ struct vq_fw {
     vq_in in_u;         /* (head * n + row) sums of latents, input of v_up */
     /* experts */
     float *score;       /* (n, n_expert) router logits */
+    float *guess;       /* (n_expert) of the next layer for this one's input; streaming only */
+    float *sum;         /* (n, ldx) of the waves so far; streaming only */
     vq_pick pick;
     vq_in in_e;         /* (entry) the rows of each expert, side by side */
     vq_in in_ds, in_de; /* inputs of down: (n) shared experts, (entry) routed */

@@ -68,9 +68,9 @@ done | rule "include paths start at the root"
 # ---- what belongs into one place only ----
 os_headers='unistd|fcntl|pthread|signal|termios|poll|dirent|sched|dlfcn'
 os_headers="$os_headers|sys/(mman|stat|ioctl|time|resource|wait|socket)"
-printf '%s\n' "$program" | grep -Ev '^core/base/(os_posix|os_machine|os_win|pool)\.c$|^core/app/term\.c$' |
+printf '%s\n' "$program" | grep -Ev '^core/base/(os_posix|os_machine|os_win|pool|fetch)\.c$|^core/app/term\.c$' |
     xargs grep -nE "_WIN32|^# *include *<($os_headers)\\.h>" |
-    rule "operating system only in os_posix.c, os_machine.c, pool.c and term.c"
+    rule "operating system only in os_posix.c, os_machine.c, pool.c, fetch.c and term.c"
 printf '%s\n' "$program" | grep -Ev '^quant/|^core/base/(os\.h|pool\.c)$' |
     xargs grep -nE '__(AVX|ARM|SSE|FMA|F16C|x86_64|aarch64|i386|SHA)|(immintrin|arm_neon|cpuid)\.h' |
     rule "instruction sets only in quant/ and pool.c (floating-point modes, pause)"
