@@ -203,7 +203,7 @@ static vq_status write_container(job *b, cv_report *r, float *rel_rmse)
     vq_writer *w;
     vq_status st = vq_writer_begin(&w, &spec, b->e);
     if (st) return st;
-    const cv_run run = { .plan = &b->plan, .writer = w,
+    const cv_run run = { .plan = &b->plan, .writer = w, .kern = &b->kern,
                          .threads = o->threads > 0 ? o->threads : vq_cpu_fast_count(),
                          .progress = o->progress, .ctx = o->ctx, .rel_rmse = rel_rmse };
     st = cv_pipeline(&run, b->e);

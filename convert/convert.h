@@ -10,7 +10,7 @@ typedef struct cv_opts {
     const char *src;        /* folder, one .safetensors with config.json beside it, or a .gguf */
     const char *out;        /* OUT.vaq */
     int type;               /* q_type of all matrices; -1 = auto */
-    const char *cpu;        /* kernel level (sha256 only: encoding is scalar-exact); NULL = best */
+    const char *cpu;        /* kernel level; NULL = best, all give the same bytes */
     int threads;            /* 0 = performance cores */
     bool yarn_hf;           /* --yarn-attn hf: ignore the config's attn_factor key */
     bool no_tokenizer, force, dry_run;

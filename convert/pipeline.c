@@ -54,7 +54,7 @@ typedef struct pipe {
     size_t raw_max, out_max, k_max; /* bytes, bytes, columns */
     size_t next_coded;          /* band the next free encoder takes */
     bool stop;
-    float **rows;               /* (threads): (16, k) of each encoder, then its Q_TMP bytes */
+    float **rows;               /* (threads): (16, k) of each encoder */
     double *err2;               /* (plan->n, 2) */
     uint64_t done;              /* bytes of the checkpoint behind us */
     vq_status st;               /* of the writer: the outcome */
@@ -205,7 +205,7 @@ static vq_status copy_vector(const pipe *x, slot *s)
     return VQ_OK;
 }
 
-static vq_status encode_band(const pipe *x, slot *s, float *rows, void *tmp)
+static vq_status encode_band(const pipe *x, slot *s, float *rows)
 {
     const cv_plan *p = x->run->plan;
     const cv_source *src = &p->src[s->b.tensor];
@@ -228,8 +228,8 @@ static vq_status encode_band(const pipe *x, slot *s, float *rows, void *tmp)
         const cv_part *part = &src->part[i];
         double err2[2];
         cv_part_floats(part, span[i], raw[i], rows, k, first[i] + at, take);
-        const uint64_t bad = q_encode_group(t->type, s->out + g * out_group(t), rows, k, (int)take,
-                                            (int)k, NULL, tmp, err2);
+        const uint64_t bad = q_encode_group(x->run->kern, t->type, s->out + g * out_group(t), rows,
+                                            k, (int)take, (int)k, NULL, err2);
         if (bad) {
             const uint64_t r = (bad - 1) / k, c = (bad - 1) % k;
             return bad_weight(s, part, first[i] + at + r, c, rows[r * k + c]);
@@ -243,7 +243,6 @@ static vq_status encode_band(const pipe *x, slot *s, float *rows, void *tmp)
 static void encoder(pipe *x, int index)
 {
     float *rows = x->rows[index];
-    void *tmp = rows + Q_ROWS * x->k_max;
     vq_pool_enter(x->pool);
     for (;;) {
         slot *s = NULL;
@@ -256,7 +255,7 @@ static void encoder(pipe *x, int index)
         x->next_coded++;
         s->state = TAKEN;
         vq_pool_leave(x->pool);
-        if (!s->st) s->st = encode_band(x, s, rows, tmp);
+        if (!s->st) s->st = encode_band(x, s, rows);
         vq_pool_enter(x->pool);
         s->state = CODED;
         vq_pool_wake(x->pool);
@@ -337,13 +336,12 @@ static void measure(pipe *x)
         if (t->cols > x->k_max) x->k_max = t->cols;
         x->n_bands++;
     }
-    x->k_max = (x->k_max + 15) / 16 * 16; /* Q_TMP behind the rows stays aligned */
 }
 
 /* As many encoders and slots as asked for and the budget allows. */
 static vq_status allocate(pipe *x, int *threads)
 {
-    const size_t rows = Q_ROWS * x->k_max * sizeof(float) + Q_TMP, ring = x->raw_max + x->out_max;
+    const size_t rows = Q_ROWS * x->k_max * sizeof(float), ring = x->raw_max + x->out_max;
     size_t n = (size_t)*threads;
     while (n > 1 && n * rows + (n + MIN_SLOTS) * ring > BUDGET) n--;
     x->n_slots = 2 * n + MIN_SLOTS; /* bands wait for their turn while the next are encoded */

@@ -7,6 +7,7 @@
 typedef struct cv_run {
     const cv_plan *plan;
     vq_writer *writer;
+    const q_kern *kern;
     int threads;            /* that encode; reading and writing have one more each */
     bool (*progress)(void *ctx, uint64_t done, uint64_t total); /* true: stop; may be NULL */
     void *ctx;

@@ -75,11 +75,12 @@ extern const int8_t q_grid_n5[32];
  * Encoding (enc 1): the same bytes on every machine and for every number of threads.
  * Encodes 16 rows at a time.  src: (nrows, k) row-major f32, row stride ld, 1 <= nrows <= 16;
  * imp: (k) importance of each column, >= 0, or NULL for 1.  out: one row group, q_group_bytes().
- * tmp: Q_TMP bytes.  Returns 0, or 1 + the index row * k + col of the first non-finite weight.
- * For F16 and BF16 a weight too large for the type counts as non-finite.  err2, if not NULL,
- * receives {sum of (w - q)^2, sum of w^2} over the rows, in double, row by row. */
-uint64_t q_encode_group(int type, void *out, const float *src, size_t ld, int nrows, int k,
-                        const float *imp, void *tmp, double err2[2]);
+ * t: any table, all give the same bytes.  Returns 0, or 1 + the index row * k + col of
+ * the first non-finite weight; for F16 and BF16 a weight too large for the type counts as such.
+ * err2, if not NULL, receives {sum of (w - q)^2, sum of w^2} over the rows, in double, row by row. */
+typedef struct q_kern q_kern;
+uint64_t q_encode_group(const q_kern *t, int type, void *out, const float *src, size_t ld,
+                        int nrows, int k, const float *imp, double err2[2]);
 
 /* Value of one row of a group, k floats. */
 void q_decode_row(int type, float *out, const void *group, int row, int k);
@@ -141,6 +142,23 @@ typedef q_gemm_a8_fn q_gemm_l8_fn, q_gemm_l6_fn, q_gemm_n5_fn, q_gemm_n4_fn, q_g
 typedef void q_gemm_f_fn(float *y, size_t ldy, const void *w, int n, int k, const float *x,
                          size_t ldx, int m, void *tmp);
 typedef q_gemm_f_fn q_gemm_f32_fn, q_gemm_f16_fn, q_gemm_bf16_fn;
+
+/* ------------------------------------------------------------------------------------------
+ * Passes of the encoder over one row group of a code type (q_encode_group runs them; encode.h has
+ * q_enc, ref_encode.c the order of every operation: lanes are rows, sums run over k ascending).
+ * tiles: those of the group; each pass reads in it what the one before left. */
+typedef struct q_enc q_enc;
+/* Largest magnitude of each row as bits (above 0x7f7fffff: not finite), 0 for rows >= nrows. */
+typedef void q_enc_max_fn(uint32_t max_bits[16], const float *src, size_t ld, int nrows, int k);
+/* The best real sigma of each sub-block, left in the planes; top[r] = largest |sigma|. */
+typedef void q_enc_fit_fn(const q_enc *in, uint8_t *tiles, float top[16]);
+/* Sub-scales for row scales (of normalised weights); num / den fits the row scale to the codes. */
+typedef void q_enc_round_fn(const q_enc *in, uint8_t *tiles, const float scale[16], double num[16],
+                            double den[16]);
+/* Codes for the final row scales, stored as in the group's head; per row the sums of (w - q)^2 and
+ * of w^2. */
+typedef void q_enc_pack_fn(const q_enc *in, uint8_t *tiles, const float scale[16],
+                           const float stored[16], double err[16], double sum[16]);
 
 /* ------------------------------------------------------------------------------------------
  * The KV block of one (layer, kv head): 256 positions, K part then V part, each 64-aligned.
@@ -268,13 +286,13 @@ typedef enum q_cpu_bits {
     Q_CPU_ARMSHA2 = 1 << 11
 } q_cpu_bits;
 
-typedef struct q_kern { /* one complete table; plain data, copyable */
+struct q_kern { /* one complete table; plain data, copyable */
     uint32_t cpu;       /* features this table may use */
     const char *level;  /* "ref", "avx2", ... */
 #define Q_OP(name) q_##name##_fn *name;
 #include "quant/ops.def"
 #undef Q_OP
-} q_kern;
+};
 
 uint32_t q_cpu_detect(void);                 /* features of this CPU that the OS lets us use */
 uint32_t q_cpu_built(void);                  /* features this build has kernels for */

@@ -221,5 +221,6 @@ bool q_fill_ref(q_kern *t)
     q_ref_gemm(t);
     q_ref_attn(t);
     q_ref_mla(t);
+    q_ref_encode(t);
     return true;
 }

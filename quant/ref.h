@@ -7,6 +7,7 @@
 void q_ref_gemm(q_kern *t);
 void q_ref_attn(q_kern *t);
 void q_ref_mla(q_kern *t);
+void q_ref_encode(q_kern *t);
 
 /* Two-byte quantisation of 64 values: returns d (the scale of lo; hi has 254 * d),
  * q = 254 * hi + lo.  *bad is set when a value is not finite. */

@@ -95,11 +95,11 @@ static int made_matrix(uint8_t *p, const vaq_tensor *t, const made_spec *s, uint
 {
     const size_t group = q_group_bytes(t->type, (int)t->cols);
     float scale = 1.0f, *rows = vq_calloc((size_t)Q_ROWS * t->cols, sizeof *rows);
-    void *tmp = vq_aligned(64, Q_TMP);
+    q_kern kern;
     const uint32_t per = t->layout == 2 ? s->inter : t->rows;
     for (uint32_t k = 1; k < t->cols; k *= 4) scale *= 0.5f;
     if (t->role == VAQ_EMBED) scale = 1.0f;
-    int bad = !rows || !tmp;
+    int bad = !rows || !q_kern_make(&kern, NULL);
     for (uint64_t g = 0; !bad && g < t->size / group; g++) {
         const uint32_t r0 = (uint32_t)(t->layout == 2 ? g / 2 : g) * Q_ROWS;
         const int n = per - r0 < Q_ROWS ? (int)(per - r0) : Q_ROWS;
@@ -108,12 +108,11 @@ static int made_matrix(uint8_t *p, const vaq_tensor *t, const made_spec *s, uint
             && (uint32_t)s->bad_token / Q_ROWS * Q_ROWS == r0)
             for (uint32_t k = 0; k < t->cols; k++)
                 rows[(uint32_t)s->bad_token % Q_ROWS * t->cols + k] = 1e30f;
-        bad = q_encode_group(t->type, p + g * group, rows, t->cols, n, (int)t->cols, NULL, tmp,
+        bad = q_encode_group(&kern, t->type, p + g * group, rows, t->cols, n, (int)t->cols, NULL,
                              NULL)
               != 0;
     }
     vq_free(rows);
-    vq_aligned_free(tmp);
     return bad;
 }
 

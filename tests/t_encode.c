@@ -6,6 +6,7 @@
 #include "quant/scalar.h"
 #include "tests/test.h"
 
+static q_kern kern; /* the level under test */
 static uint64_t state;
 
 static uint32_t next(void)
@@ -42,7 +43,7 @@ static void *aligned(size_t n)
     return p;
 }
 
-static void quality(void *tmp)
+static void quality(void)
 {
     enum { K = 1536, ROWS = 64 };
     static const double bar[N_CODES] = { 46.0, 35.4, 29.7, 23.8, 22.5 };
@@ -55,7 +56,7 @@ static void quality(void *tmp)
         double e = 0, s = 0, e_out = 0;
         for (int r = 0; r < ROWS; r += 16) {
             double err2[2];
-            T_OK(!q_encode_group(codes[t], out, w + r * K, K, 16, K, NULL, tmp, err2), "encodes");
+            T_OK(!q_encode_group(&kern, codes[t], out, w + r * K, K, 16, K, NULL, err2), "encodes");
             e += err2[0];
             s += err2[1];
             for (int i = 0; i < 16; i++) {
@@ -78,7 +79,7 @@ static void quality(void *tmp)
 }
 
 /* Importance moves error away from the columns that matter. */
-static void importance(void *tmp)
+static void importance(void)
 {
     enum { K = 512 };
     static float w[16 * K], imp[K], v[K];
@@ -89,7 +90,7 @@ static void importance(void *tmp)
     for (int t = 0; t < N_CODES; t++) {
         double err[2][2] = { { 0 } }; /* [with importance][column matters] */
         for (int with = 0; with < 2; with++) {
-            q_encode_group(codes[t], out, w, K, 16, K, with ? imp : NULL, tmp, NULL);
+            q_encode_group(&kern, codes[t], out, w, K, 16, K, with ? imp : NULL, NULL);
             for (int r = 0; r < 16; r++) {
                 q_decode_row(codes[t], v, out, r, K);
                 for (int k = 0; k < K; k++) {
@@ -103,8 +104,8 @@ static void importance(void *tmp)
 
         static float zero[K];
         static uint8_t plain[16384];
-        q_encode_group(codes[t], plain, w, K, 16, K, NULL, tmp, NULL);
-        q_encode_group(codes[t], out, w, K, 16, K, zero, tmp, NULL);
+        q_encode_group(&kern, codes[t], plain, w, K, 16, K, NULL, NULL);
+        q_encode_group(&kern, codes[t], out, w, K, 16, K, zero, NULL);
         T_OK(!memcmp(plain, out, q_group_bytes(codes[t], K)),
              "%s: columns of no importance at all count alike", q_type_info(codes[t])->name);
     }
@@ -146,7 +147,7 @@ static void golden_matrix(float *w, float *imp, float largest)
     for (int k = 0; k < GK; k++) imp[k] = (float)(1 + next() % 1000) * 0x1p-8f;
 }
 
-static void goldens(void *tmp)
+static void goldens(void)
 {
     static const char *const want[N_TYPES] = {
         "d285bbd515897d685ed2e71cdeea7a086583ffdd69ba823a93fa8f8bc354a418",
@@ -167,8 +168,8 @@ static void goldens(void *tmp)
         int bad = 0;
         for (int i = 0; i < 6; i++) { /* three groups, then the same with importance */
             const int r = i % 3 * 16, n = GROWS - r < 16 ? GROWS - r : 16;
-            bad += q_encode_group(types[t], out + (size_t)i * bytes, w + r * GK, GK, n, GK,
-                                  i < 3 ? NULL : imp, tmp, NULL) != 0;
+            bad += q_encode_group(&kern, types[t], out + (size_t)i * bytes, w + r * GK, GK, n, GK,
+                                  i < 3 ? NULL : imp, NULL) != 0;
         }
         T_OK(!bad, "%s: encodes", q_type_info(types[t])->name);
         char got[65];
@@ -195,7 +196,7 @@ static int only_row0(int type, const uint8_t *group, int k)
 
 /* A row's bytes depend on nothing but the row: any split of rows among threads gives the same file.
  */
-static void rows_alone(void *tmp)
+static void rows_alone(void)
 {
     enum { K = 200 };
     float w[16 * K], a[K], b[K];
@@ -204,9 +205,9 @@ static void rows_alone(void *tmp)
     for (int i = 0; i < 16 * K; i++) w[i] = bell() * (float)(1 + i / K * 100);
     for (int t = 0; t < N_TYPES; t++) {
         int same = 1, rest = 1;
-        q_encode_group(types[t], all, w, K, 16, K, NULL, tmp, NULL);
+        q_encode_group(&kern, types[t], all, w, K, 16, K, NULL, NULL);
         for (int r = 0; r < 16; r++) {
-            q_encode_group(types[t], one, w + r * K, K, 1, K, NULL, tmp, NULL);
+            q_encode_group(&kern, types[t], one, w + r * K, K, 1, K, NULL, NULL);
             q_decode_row(types[t], a, all, r, K);
             q_decode_row(types[t], b, one, 0, K);
             same &= !memcmp(a, b, sizeof a);
@@ -217,7 +218,7 @@ static void rows_alone(void *tmp)
     }
 }
 
-static void odd_input(void *tmp)
+static void odd_input(void)
 {
     enum { K = 130 };
     static float w[3 * K], v[K];
@@ -228,7 +229,7 @@ static void odd_input(void *tmp)
         memset(w, 0, sizeof w);
         memset(out, 0xff, sizeof out);
         double err2[2];
-        T_OK(!q_encode_group(types[t], out, w, K, 3, K, NULL, tmp, err2), "%s: zeros", name);
+        T_OK(!q_encode_group(&kern, types[t], out, w, K, 3, K, NULL, err2), "%s: zeros", name);
         size_t used = 0;
         for (size_t i = 0; i < bytes; i++) used += out[i] != 0;
         T_OK(used == 0 && err2[0] == 0.0 && err2[1] == 0.0, "%s: zeros are all zero bytes", name);
@@ -238,12 +239,12 @@ static void odd_input(void *tmp)
         for (int i = 0; i < 4; i++) {
             w[1 * K + 77] = q_float(bad[i]);
             w[2 * K + 3] = q_float(bad[i]);
-            T_OK(q_encode_group(types[t], out, w, K, 3, K, NULL, tmp, NULL) == 1 + 1 * K + 77,
+            T_OK(q_encode_group(&kern, types[t], out, w, K, 3, K, NULL, NULL) == 1 + 1 * K + 77,
                  "%s: %08x is found", name, (unsigned)bad[i]);
         }
         memset(w, 0, sizeof w);
         w[1 * K + 77] = 0x1p+100f;
-        const uint64_t ret = q_encode_group(types[t], out, w, K, 3, K, NULL, tmp, NULL);
+        const uint64_t ret = q_encode_group(&kern, types[t], out, w, K, 3, K, NULL, NULL);
         T_OK(ret == (types[t] == Q_F16 ? 1 + 1 * K + 77 : 0), "%s: a weight beyond f16", name);
 
         /* The largest and the smallest numbers come back finite, and roughly themselves. */
@@ -251,7 +252,7 @@ static void odd_input(void *tmp)
         for (int i = 0; i < 3; i++) {
             if (q_type_info(types[t])->is_float) continue;
             for (int k = 0; k < 3 * K; k++) w[k] = k % 2 ? sizes[i] : -0.5f * sizes[i];
-            T_OK(!q_encode_group(types[t], out, w, K, 3, K, NULL, tmp, NULL), "%s: %g", name,
+            T_OK(!q_encode_group(&kern, types[t], out, w, K, 3, K, NULL, NULL), "%s: %g", name,
                  (double)sizes[i]);
             int far = 0;
             for (int r = 0; r < 3; r++) {
@@ -266,12 +267,16 @@ static void odd_input(void *tmp)
 
 int main(void)
 {
-    void *tmp = aligned(Q_TMP);
-    quality(tmp);
-    importance(tmp);
-    goldens(tmp);
-    rows_alone(tmp);
-    odd_input(tmp);
-    free(tmp);
+    const char *levels[8];
+    const int n = q_cpu_levels(levels);
+    for (int i = 0; i < n; i++) {
+        T_OK(q_kern_make(&kern, levels[i]), "level %s", levels[i]);
+        printf("%s\n", levels[i]);
+        quality();
+        importance();
+        goldens();
+        rows_alone();
+        odd_input();
+    }
     return t_done("t_encode");
 }

@@ -83,10 +83,12 @@ static void layout_floats(void)
     enum { K = 70, KP = 128 };
     static float w[16 * K], v[K];
     static _Alignas(64) uint8_t out[16 * KP * 4];
+    q_kern kern;
+    q_kern_make(&kern, NULL);
     for (int i = 0; i < 16 * K; i++) w[i] = (float)(i % 251);
     for (int type = Q_F32; type <= Q_BF16; type++) {
         const size_t size = type == Q_F32 ? 4 : 2, n = q_group_bytes(type, K);
-        int bad = q_encode_group(type, out, w, K, 16, K, NULL, NULL, NULL) != 0;
+        int bad = q_encode_group(&kern, type, out, w, K, 16, K, NULL, NULL) != 0;
         T_OK(n == 16 * KP * size, "%s: %d bytes", q_type_info(type)->name, (int)n);
         for (int r = 0; r < 16; r++) {
             for (int k = 0; k < KP; k++) {
@@ -114,6 +116,8 @@ static void round_trip(void)
     static const int types[] = { Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S };
     static float w[16 * K], v[K];
     static _Alignas(64) uint8_t out[8192];
+    q_kern kern;
+    q_kern_make(&kern, NULL);
     uint32_t z = 12345;
     for (int t = 0; t < 5; t++) {
         for (int i = 0; i < 16 * K; i++) {
@@ -127,7 +131,7 @@ static void round_trip(void)
             w[i] = (float)g * 0x1p-6f;
         }
         int bad = 0;
-        q_encode_group(types[t], out, w, K, 16, K, NULL, NULL, NULL);
+        q_encode_group(&kern, types[t], out, w, K, 16, K, NULL, NULL);
         for (int r = 0; r < 16; r++) {
             q_decode_row(types[t], v, out, r, K);
             for (int k = 0; k < K; k++) bad += fabsf(v[k] - w[r * K + k]) > 0x1p-20f;

@@ -1,0 +1,63 @@
+/* encode.h - what the passes of the encoder share (encode.c drives them, ref_encode.c defines
+ * them); private to quant/.
+ *
+ * The rows of a group are lanes: every sum runs over k ascending for one row alone, so vectors over
+ * rows give the bits of the scalar code, whatever their width. */
+#ifndef QUANT_ENCODE_H
+#define QUANT_ENCODE_H
+
+#include "quant/quant.h"
+
+enum {
+    Q_ENC_SUB = 32,     /* k of the longest sub-block (N4s; 16 in the others) */
+    Q_ENC_SUBS = 4,     /* sub-blocks of a tile, in every format */
+    Q_ENC_PLACES = 48
+};
+
+/* A block whose largest weight is below this share of the row's rounds to s = 0 in any case. */
+#define Q_ENC_VANISHING 0x1p-60f
+
+struct q_enc {
+    /* the format */
+    int type, sub;              /* sub: k of a sub-block */
+    int n_tile;
+    size_t tile_bytes;
+    int reach;                  /* s is sought so far to both sides of sigma / row_scale */
+    int n_place;
+    float place[Q_ENC_PLACES];  /* where the largest weight is tried, in grid units */
+    float lo, hi;               /* linear formats: ends of the grid */
+    /* the rows: a normalised weight is src * mul * mul2, of largest magnitude 1..2 in its row */
+    const float *src;           /* (n, k) with stride ld */
+    size_t ld;
+    int n, k;
+    const float *imp;           /* (k) or NULL; q_enc_imp normalises it */
+    float imp_mul;
+    double unit[Q_ROWS];        /* 2^e: weight = normalised * unit */
+    float mul[Q_ROWS], mul2[Q_ROWS]; /* their product is 2^-e, which alone may not be a float */
+};
+
+static inline bool q_enc_has_grid(int type) { return type == Q_N4 || type == Q_N4S; }
+
+/* All midpoints of the N4 grid are multiples of 1/2, so the half-unit cell of x decides its code:
+ * cell i = (int)(2 * x + 128), 0..255 by clamping, and a tie goes up. */
+static inline int q_enc_code(int cell)
+{
+    int c = 0;
+    while (c < 15 && cell - 128 >= q_grid_n4[c] + q_grid_n4[c + 1]) c++;
+    return c;
+}
+
+/* Importance of the k-th column from k0, above 0 and at most 2; 0 behind the last column. */
+static inline float q_enc_imp(const q_enc *o, int k)
+{
+    if (k >= o->k) return 0.0f;
+    /* Columns that calibration never saw still get codes: the least is 2^-40 of the largest. */
+    const float v = o->imp ? o->imp[k] * o->imp_mul : 1.0f;
+    return v > 0x1p-40f ? v < 2.0f ? v : 2.0f : 0x1p-40f;
+}
+
+/* Fills *o for nrows rows, 1..16; max_bits: q_max_bits of each. */
+void q_enc_init(q_enc *o, int type, const float *src, size_t ld, int nrows, int k,
+                const float *imp, const uint32_t *max_bits);
+
+#endif

@@ -1,0 +1,296 @@
+/* ref_encode.c - the three passes of the encoder, scalar: the definition of enc 1.
+ *
+ *   fit    per sub-block, the best real sigma: the weight of largest magnitude is laid on some tens
+ *          of places around both ends of the grid, codes are the nearest, and of all candidates the
+ *          one wins whose least-squares sigma leaves the smallest error
+ *   round  s is the best of a few integers around sigma / row_scale; sums fit row_scale once more
+ *   pack   codes are the nearest under the final row_scale * s; the error of what was written
+ * Every sum runs over k ascending for one row; rows are lanes, so a compiler may vectorise over
+ * them and no thread or vector width can change a byte.  Only + - * / in float and double occur. */
+#include "quant/encode.h"
+#include "quant/ref.h"
+#include "quant/scalar.h"
+#include "quant/t16.h"
+
+enum { LANES = Q_ROWS, CELLS = 256 };
+
+typedef struct grid {
+    float g[CELLS];      /* N4: value of a cell */
+    uint8_t code[CELLS]; /* N4: its code */
+    const q_enc *in;
+} grid;
+
+static void grid_init(grid *o, const q_enc *in)
+{
+    o->in = in;
+    for (int i = 0; q_enc_has_grid(in->type) && i < CELLS; i++) {
+        o->code[i] = (uint8_t)q_enc_code(i);
+        o->g[i] = (float)q_grid_n4[o->code[i]];
+    }
+}
+
+/* Cells of x = w * inv for 16 rows. */
+static inline void cells(int32_t *restrict cell, const float *restrict w, const float *restrict inv)
+{
+    for (int r = 0; r < LANES; r++) {
+        float x = w[r] * inv[r] * 2.0f + 128.0f;
+        x = x > 0.0f ? x : 0.0f;
+        x = x < 255.0f ? x : 255.0f;
+        cell[r] = (int32_t)x;
+    }
+}
+
+/* Grid values nearest to w * inv for 16 rows. */
+static inline void nearest(const grid *o, float *restrict g, const float *restrict w,
+                           const float *restrict inv)
+{
+    if (q_enc_has_grid(o->in->type)) {
+        int32_t cell[LANES];
+        cells(cell, w, inv);
+        for (int r = 0; r < LANES; r++) g[r] = o->g[cell[r]];
+    } else {
+        const float lo = o->in->lo, hi = o->in->hi;
+        for (int r = 0; r < LANES; r++) {
+            float x = w[r] * inv[r];
+            x = x > lo ? x : lo;
+            x = x < hi ? x : hi;
+            g[r] = q_rne(x);
+        }
+    }
+}
+
+/* ---- one sub-block of 16 rows ---- */
+
+typedef struct block {
+    float w[Q_ENC_SUB][LANES]; /* normalised weights, k-major; zeros where there are none */
+    float imp[Q_ENC_SUB];      /* above 0, at most 2; 0 behind k */
+} block;
+
+/* For codes nearest under 1 / inv: wg = sum imp * w * g, gg = sum imp * g * g. */
+static inline void products(const grid *o, const block *b, const float *inv, float *restrict wg,
+                            float *restrict gg)
+{
+    for (int r = 0; r < LANES; r++) wg[r] = gg[r] = 0.0f;
+    for (int k = 0; k < o->in->sub; k++) {
+        float g[LANES];
+        nearest(o, g, b->w[k], inv);
+        const float imp = b->imp[k];
+        for (int r = 0; r < LANES; r++) {
+            const float ig = imp * g[r];
+            wg[r] += b->w[k][r] * ig;
+            gg[r] += g[r] * ig;
+        }
+    }
+}
+
+/* The weight of largest magnitude of each row, with its sign; 1 / it, or 0 if it vanishes. */
+static void largest(const grid *o, const block *b, float *restrict rcp)
+{
+    float top[LANES], mag[LANES];
+    for (int r = 0; r < LANES; r++) top[r] = mag[r] = 0.0f;
+    for (int k = 0; k < o->in->sub; k++) {
+        for (int r = 0; r < LANES; r++) {
+            const float a = fabsf(b->w[k][r]);
+            top[r] = a > mag[r] ? b->w[k][r] : top[r];
+            mag[r] = a > mag[r] ? a : mag[r];
+        }
+    }
+    for (int r = 0; r < LANES; r++) rcp[r] = mag[r] >= Q_ENC_VANISHING ? 1.0f / top[r] : 0.0f;
+}
+
+/* The error of a candidate is sum imp * w * w - wg * wg / gg: the largest last term wins. */
+static inline void fit_block(const grid *o, const block *b, float *restrict sigma)
+{
+    float rcp[LANES], best[LANES];
+    largest(o, b, rcp);
+    for (int r = 0; r < LANES; r++) sigma[r] = best[r] = 0.0f;
+    for (int i = 0; i < o->in->n_place; i++) {
+        float inv[LANES], wg[LANES], gg[LANES];
+        for (int r = 0; r < LANES; r++) inv[r] = o->in->place[i] * rcp[r];
+        products(o, b, inv, wg, gg);
+        for (int r = 0; r < LANES; r++) {
+            const float s = wg[r] / (gg[r] > 0.0f ? gg[r] : 1.0f), gain = wg[r] * s;
+            sigma[r] = gain > best[r] ? s : sigma[r];
+            best[r] = gain > best[r] ? gain : best[r];
+        }
+    }
+}
+
+/* s of each row, the best around sigma / row_scale; adds to num and den what fits row_scale to
+ * these codes. */
+static inline void round_block(const grid *o, const block *b, const float *scale,
+                               const float *sigma, int8_t *s8, double *num, double *den)
+{
+    float mid[LANES], s[LANES], best[LANES], bwg[LANES], bgg[LANES];
+    for (int r = 0; r < LANES; r++) {
+        mid[r] = scale[r] > 0.0f ? q_rne(sigma[r] / scale[r]) : 0.0f;
+        s[r] = best[r] = bwg[r] = bgg[r] = 0.0f;
+    }
+    for (int i = -o->in->reach; i <= o->in->reach; i++) {
+        float t[LANES], inv[LANES], wg[LANES], gg[LANES];
+        for (int r = 0; r < LANES; r++) {
+            t[r] = mid[r] + (float)i;
+            t[r] = t[r] < -127.0f ? -127.0f : t[r] > 127.0f ? 127.0f : t[r];
+            const float sg = scale[r] * t[r];
+            inv[r] = sg != 0.0f ? 1.0f / sg : 0.0f;
+        }
+        products(o, b, inv, wg, gg);
+        for (int r = 0; r < LANES; r++) {
+            const float sg = scale[r] * t[r], gain = sg * (2.0f * wg[r] - sg * gg[r]);
+            const int better = gain > best[r]; /* s = 0 gains 0 */
+            s[r] = better ? t[r] : s[r];
+            bwg[r] = better ? wg[r] : bwg[r];
+            bgg[r] = better ? gg[r] : bgg[r];
+            best[r] = better ? gain : best[r];
+        }
+    }
+    for (int r = 0; r < LANES; r++) {
+        s8[r] = (int8_t)s[r];
+        num[r] += (double)(s[r] * bwg[r]);
+        den[r] += (double)(s[r] * s[r] * bgg[r]);
+    }
+}
+
+/* Weights k0 .. k0 + sub - 1 of all rows. */
+static void load_block(block *b, const q_enc *o, int k0)
+{
+    const int sub = o->sub, n = o->k - k0 < sub ? (o->k - k0 > 0 ? o->k - k0 : 0) : sub;
+    if (n < sub || o->n < LANES) memset(b->w, 0, sizeof b->w);
+    for (int r = 0; r < o->n; r++) {
+        const float *p = o->src + (size_t)r * o->ld + k0;
+        const float m = o->mul[r], m2 = o->mul2[r];
+        for (int k = 0; k < n; k++) b->w[k][r] = p[k] * m * m2;
+    }
+    for (int k = 0; k < sub; k++) b->imp[k] = q_enc_imp(o, k0 + k);
+}
+
+/* Sets the code of (k, row) in the planes of half a tile (t16.h), which were zero. */
+static inline void put_code(int type, uint8_t *planes, int k, int r, int code)
+{
+    if (type == Q_L8) {
+        planes[q_byte_at(k, r)] = (uint8_t)code;
+        return;
+    }
+    planes[q_nibble_at(k, r)] |= (uint8_t)((code & 15) << 4 * q_nibble_high(k));
+    if (type == Q_L6) planes[512 + q_pair_at(k, r)] |= (uint8_t)(code >> 4 << q_pair_shift(k));
+}
+
+/* Codes of one sub-block; those of rows with s = 0 stay zero. */
+static void pack_block(const grid *o, const block *b, uint8_t *tile, int i, const float *scale)
+{
+    const int type = o->in->type, k0 = i * o->in->sub;
+    const int8_t *s8 = (const int8_t *)tile + LANES * i;
+    uint8_t *planes = tile + 64 + 512 * (k0 / Q_TILE);
+    float inv[LANES];
+    for (int r = 0; r < LANES; r++) {
+        const float sg = scale[r] * (float)s8[r];
+        inv[r] = sg != 0.0f ? 1.0f / sg : 0.0f;
+    }
+    for (int k = 0; k < o->in->sub; k++) {
+        if (q_enc_has_grid(type)) {
+            int32_t cell[LANES];
+            cells(cell, b->w[k], inv);
+            for (int r = 0; r < LANES; r++)
+                if (s8[r]) put_code(type, planes, k0 % Q_TILE + k, r, o->code[cell[r]]);
+        } else {
+            float g[LANES];
+            nearest(o, g, b->w[k], inv);
+            for (int r = 0; r < LANES; r++)
+                if (s8[r])
+                    put_code(type, planes, k0 % Q_TILE + k, r, (int)g[r] + (type == Q_L6 ? 32 : 0));
+        }
+    }
+}
+
+/* Squared error of one row as it was written, and the square of its source. */
+static void measure(const q_enc *in, const uint8_t *tiles, float scale, int r, double *err,
+                    double *sum)
+{
+    enum { PART = 512 }; /* a multiple of every tile */
+    const size_t part = (size_t)(PART / q_type_info(in->type)->tile_k) * in->tile_bytes;
+    float head[LANES];
+    head[r] = scale;
+    *err = *sum = 0.0;
+    for (int k0 = 0; k0 < in->k; k0 += PART, tiles += part) {
+        float v[PART];
+        const int n = in->k - k0 < PART ? in->k - k0 : PART;
+        q_decode_tiles(in->type, v, head, tiles, r, n);
+        const float *w = in->src + (size_t)r * in->ld + k0;
+        for (int k = 0; k < n; k++) {
+            const double d = (double)w[k] - (double)v[k];
+            *err += d * d;
+            *sum += (double)w[k] * (double)w[k];
+        }
+    }
+}
+
+/* ---- the passes ---- */
+
+static void enc_max_ref(uint32_t max_bits[LANES], const float *src, size_t ld, int nrows, int k)
+{
+    for (int r = 0; r < LANES; r++) max_bits[r] = r < nrows ? q_max_bits(src + (size_t)r * ld, k) : 0;
+}
+
+static void enc_fit_ref(const q_enc *in, uint8_t *tiles, float top[LANES])
+{
+    grid o;
+    block b;
+    grid_init(&o, in);
+    for (int r = 0; r < LANES; r++) top[r] = 0.0f;
+    for (int t = 0; t < in->n_tile; t++) {
+        for (int i = 0; i < Q_ENC_SUBS; i++) {
+            float sigma[LANES];
+            load_block(&b, in, (t * Q_ENC_SUBS + i) * in->sub);
+            fit_block(&o, &b, sigma);
+            for (int r = 0; r < LANES; r++)
+                top[r] = fabsf(sigma[r]) > top[r] ? fabsf(sigma[r]) : top[r];
+            memcpy(tiles + (size_t)t * in->tile_bytes + 64 + 64 * i, sigma, sizeof sigma);
+        }
+    }
+}
+
+static void enc_round_ref(const q_enc *in, uint8_t *tiles, const float *scale, double *num,
+                          double *den)
+{
+    grid o;
+    block b;
+    grid_init(&o, in);
+    for (int r = 0; r < LANES; r++) num[r] = den[r] = 0.0;
+    for (int t = 0; t < in->n_tile; t++) {
+        uint8_t *tile = tiles + (size_t)t * in->tile_bytes;
+        for (int i = 0; i < Q_ENC_SUBS; i++) {
+            float sigma[LANES];
+            memcpy(sigma, tile + 64 + 64 * i, sizeof sigma);
+            load_block(&b, in, (t * Q_ENC_SUBS + i) * in->sub);
+            round_block(&o, &b, scale, sigma, (int8_t *)tile + LANES * i, num, den);
+        }
+    }
+}
+
+static void enc_pack_ref(const q_enc *in, uint8_t *tiles, const float *scale, const float *stored,
+                         double *err, double *sum)
+{
+    grid o;
+    block b;
+    grid_init(&o, in);
+    for (int t = 0; t < in->n_tile; t++) {
+        uint8_t *tile = tiles + (size_t)t * in->tile_bytes;
+        memset(tile + 64, 0, in->tile_bytes - 64);
+        for (int i = 0; i < Q_ENC_SUBS; i++) {
+            load_block(&b, in, (t * Q_ENC_SUBS + i) * in->sub);
+            pack_block(&o, &b, tile, i, scale);
+        }
+    }
+    for (int r = 0; r < LANES; r++) {
+        err[r] = sum[r] = 0.0;
+        if (r < in->n) measure(in, tiles, stored[r], r, &err[r], &sum[r]);
+    }
+}
+
+void q_ref_encode(q_kern *t)
+{
+    t->enc_max = enc_max_ref;
+    t->enc_fit = enc_fit_ref;
+    t->enc_round = enc_round_ref;
+    t->enc_pack = enc_pack_ref;
+}

@@ -1,0 +1,705 @@
+/* enc_body.h - the passes of the encoder (ref_encode.c) in 16 lanes, a lane per row; each
+ * enc_<isa>.c compiles it once.
+ *
+ * The bits are the reference's because each lane does the reference's operations in its order.
+ * Where it differs: w * inv * 2 is w * (inv * 2), as doubling is exact; sums of g * g without
+ * importance are integers below 2^24, where fma and * + agree; without importance the factor 1 is
+ * left out.  Nearest codes are looked up four k at a time, in whichever way an ISA is good at. */
+#ifndef QUANT_X86_ENC_BODY_H
+#define QUANT_X86_ENC_BODY_H
+
+#include "quant/encode.h"
+#include "quant/x86/v16.h"
+
+#include <string.h>
+
+/* ---- what differs by ISA: float operations v16.h lacks, and the nearest point of the N4 grid ---- */
+
+#if defined(__AVX512F__)
+
+typedef struct v16d { __m512d a, b; } v16d; /* sixteen doubles */
+
+Q_INLINE v16d v16d_zero(void) { return (v16d){ _mm512_setzero_pd(), _mm512_setzero_pd() }; }
+Q_INLINE v16d v16d_load(const double *p)
+{
+    return (v16d){ _mm512_loadu_pd(p), _mm512_loadu_pd(p + 8) };
+}
+Q_INLINE void v16d_store(double *p, v16d x)
+{
+    _mm512_storeu_pd(p, x.a);
+    _mm512_storeu_pd(p + 8, x.b);
+}
+Q_INLINE v16d v16_double(v16f x)
+{
+    return (v16d){ _mm512_cvtps_pd(v16_low(x)), _mm512_cvtps_pd(v16_high(x)) };
+}
+Q_INLINE v16d v16d_add(v16d x, v16d y)
+{
+    return (v16d){ _mm512_add_pd(x.a, y.a), _mm512_add_pd(x.b, y.b) };
+}
+Q_INLINE v16d v16d_sub(v16d x, v16d y)
+{
+    return (v16d){ _mm512_sub_pd(x.a, y.a), _mm512_sub_pd(x.b, y.b) };
+}
+Q_INLINE v16d v16d_mul(v16d x, v16d y)
+{
+    return (v16d){ _mm512_mul_pd(x.a, y.a), _mm512_mul_pd(x.b, y.b) };
+}
+
+Q_INLINE v16f v16_min(v16f a, v16f b) { return (v16f){ _mm512_min_ps(a.v, b.v) }; }
+/* Lanes where a > b take x, else y. */
+Q_INLINE v16f v16f_where_gt(v16f a, v16f b, v16f x, v16f y)
+{
+    return (v16f){ _mm512_mask_mov_ps(y.v, _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), x.v) };
+}
+Q_INLINE v16f v16_abs(v16f x) { return (v16f){ _mm512_abs_ps(x.v) }; }
+Q_INLINE v16i v16i_or(v16i a, v16i b) { return (v16i){ _mm512_or_si512(a.v, b.v) }; }
+Q_INLINE v16i v16i_shl(v16i a, int n) { return (v16i){ _mm512_slli_epi32(a.v, (unsigned)n) }; }
+Q_INLINE v16i v16i_shr(v16i a, int n) { return (v16i){ _mm512_srli_epi32(a.v, (unsigned)n) }; }
+Q_INLINE void v16i_store(void *p, v16i x) { _mm512_storeu_si512(p, x.v); }
+/* Sixteen signed bytes; a lane is all ones where its byte is not 0. */
+Q_INLINE v16i v16i_load_s8(const int8_t *p)
+{
+    return (v16i){ _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)) };
+}
+Q_INLINE v16i v16i_nonzero(v16i x)
+{
+    return (v16i){ _mm512_movm_epi32(_mm512_test_epi32_mask(x.v, x.v)) };
+}
+
+/* Rows to columns: lane r of row[k] becomes lane k of row[r]. */
+Q_INLINE void v16_transpose(v16f row[16])
+{
+    __m512 a[16], b[16];
+    Q_UNROLL
+    for (int i = 0; i < 16; i += 2) {
+        a[i] = _mm512_unpacklo_ps(row[i].v, row[i + 1].v);
+        a[i + 1] = _mm512_unpackhi_ps(row[i].v, row[i + 1].v);
+    }
+    Q_UNROLL
+    for (int i = 0; i < 16; i += 4) { /* b[i + c]: column c of each 128 bits, rows i .. i + 3 */
+        const __m512d l0 = _mm512_castps_pd(a[i]), h0 = _mm512_castps_pd(a[i + 1]);
+        const __m512d l1 = _mm512_castps_pd(a[i + 2]), h1 = _mm512_castps_pd(a[i + 3]);
+        b[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(l0, l1));
+        b[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(l0, l1));
+        b[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(h0, h1));
+        b[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(h0, h1));
+    }
+    Q_UNROLL
+    for (int c = 0; c < 4; c++) {
+        const __m512 lo01 = _mm512_shuffle_f32x4(b[c], b[c + 4], 0x88); /* quarters 0 2 of both */
+        const __m512 lo23 = _mm512_shuffle_f32x4(b[c + 8], b[c + 12], 0x88);
+        const __m512 hi01 = _mm512_shuffle_f32x4(b[c], b[c + 4], 0xdd);
+        const __m512 hi23 = _mm512_shuffle_f32x4(b[c + 8], b[c + 12], 0xdd);
+        row[c].v = _mm512_shuffle_f32x4(lo01, lo23, 0x88);
+        row[c + 8].v = _mm512_shuffle_f32x4(lo01, lo23, 0xdd);
+        row[c + 4].v = _mm512_shuffle_f32x4(hi01, hi23, 0x88);
+        row[c + 12].v = _mm512_shuffle_f32x4(hi01, hi23, 0xdd);
+    }
+}
+
+/* The grid in 32 bins of 81/16 half units, bin b around 81/16 * b, b = -16..15.  At most one border
+ * between two codes lies in a bin, none nearer to the bin's ends than 0.09: bins may be found by
+ * inexact means, and the border is compared exactly.  The code below the border of bin b is the
+ * one above that of bin b - 1.  Bins reach to 78.4, as far as the search lays a largest weight. */
+#define ENC_BIN 5.0625f
+
+typedef struct enc_grid {
+    __m512 border[2]; /* the least y = 2 * w / sigma of the next code, infinite if there is none */
+    __m512 value[2];  /* below the border */
+    __m512i code[2];
+} enc_grid;
+
+Q_INLINE void enc_grid_init(enc_grid *o)
+{
+    float border[32], value[32];
+    int32_t code[32];
+    int c = 0;
+    for (int b = -16; b < 16; b++) {
+        const int at = b & 31;
+        value[at] = (float)q_grid_n4[c];
+        code[at] = c;
+        border[at] = __builtin_inff();
+        const float next = c < 15 ? (float)(q_grid_n4[c] + q_grid_n4[c + 1]) : 1e9f;
+        if (next < ENC_BIN * ((float)b + 0.5f)) {
+            /* The reference rounds y + 128 before it cuts: half a unit in the last place below the
+             * border is a tie that goes up to it. */
+            border[at] = next - (next > 0.0f ? 0x1p-17f : 0x1p-18f);
+            c++;
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        o->border[i] = _mm512_loadu_ps(border + 16 * i);
+        o->value[i] = _mm512_loadu_ps(value + 16 * i);
+        o->code[i] = _mm512_loadu_si512(code + 16 * i);
+    }
+}
+
+/* Index of the code nearest to y, |y| <= 78: its bin, plus 1 above the border. */
+Q_INLINE __m512i enc_index(const enc_grid *o, __m512 y)
+{
+    const __m512 big = _mm512_fmadd_ps(y, _mm512_set1_ps(1.0f / ENC_BIN),
+                                       _mm512_set1_ps(12582912.f)); /* low bits: the bin */
+    const __m512i bin = _mm512_castps_si512(big);
+    const __m512 border = _mm512_permutex2var_ps(o->border[0], bin, o->border[1]);
+    const __mmask16 above = _mm512_cmp_ps_mask(y, border, _CMP_GE_OQ);
+    return _mm512_mask_add_epi32(bin, above, bin, _mm512_set1_epi32(1));
+}
+
+/* Grid values nearest to w * inv for 4 k; far: |w * inv| may be above 39. */
+Q_INLINE void enc_grid4(v16f g[4], const v16f w[4], v16f inv, const enc_grid *o, bool far)
+{
+    const __m512 inv2 = _mm512_add_ps(inv.v, inv.v);
+    Q_UNROLL
+    for (int i = 0; i < 4; i++) {
+        __m512 y = _mm512_mul_ps(w[i].v, inv2);
+        if (far) {
+            y = _mm512_max_ps(y, _mm512_set1_ps(-78.0f));
+            y = _mm512_min_ps(y, _mm512_set1_ps(78.0f));
+        }
+        const __m512i at = enc_index(o, y);
+        g[i].v = _mm512_permutex2var_ps(o->value[0], at, o->value[1]);
+    }
+}
+
+/* Their codes, k = byte of a lane. */
+Q_INLINE v16i enc_codes4(const v16f w[4], v16f inv, const enc_grid *o)
+{
+    const __m512 inv2 = _mm512_add_ps(inv.v, inv.v);
+    __m512i line = _mm512_setzero_si512();
+    Q_UNROLL
+    for (int i = 0; i < 4; i++) {
+        __m512 y = _mm512_mul_ps(w[i].v, inv2);
+        y = _mm512_max_ps(y, _mm512_set1_ps(-78.0f));
+        y = _mm512_min_ps(y, _mm512_set1_ps(78.0f));
+        const __m512i c = _mm512_permutex2var_epi32(o->code[0], enc_index(o, y), o->code[1]);
+        line = _mm512_or_si512(line, _mm512_slli_epi32(c, 8 * (unsigned)i));
+    }
+    return (v16i){ line };
+}
+
+#else /* AVX2 */
+
+typedef struct v16d { __m256d v[4]; } v16d;
+
+Q_INLINE v16d v16d_zero(void)
+{
+    const __m256d z = _mm256_setzero_pd();
+    return (v16d){ { z, z, z, z } };
+}
+Q_INLINE v16d v16d_load(const double *p)
+{
+    return (v16d){ { _mm256_loadu_pd(p), _mm256_loadu_pd(p + 4), _mm256_loadu_pd(p + 8),
+                     _mm256_loadu_pd(p + 12) } };
+}
+Q_INLINE void v16d_store(double *p, v16d x)
+{
+    Q_UNROLL
+    for (int i = 0; i < 4; i++) _mm256_storeu_pd(p + 4 * i, x.v[i]);
+}
+Q_INLINE v16d v16_double(v16f x)
+{
+    return (v16d){ { _mm256_cvtps_pd(_mm256_castps256_ps128(x.a)),
+                     _mm256_cvtps_pd(_mm256_extractf128_ps(x.a, 1)),
+                     _mm256_cvtps_pd(_mm256_castps256_ps128(x.b)),
+                     _mm256_cvtps_pd(_mm256_extractf128_ps(x.b, 1)) } };
+}
+Q_INLINE v16d v16d_add(v16d x, v16d y)
+{
+    Q_UNROLL
+    for (int i = 0; i < 4; i++) x.v[i] = _mm256_add_pd(x.v[i], y.v[i]);
+    return x;
+}
+Q_INLINE v16d v16d_sub(v16d x, v16d y)
+{
+    Q_UNROLL
+    for (int i = 0; i < 4; i++) x.v[i] = _mm256_sub_pd(x.v[i], y.v[i]);
+    return x;
+}
+Q_INLINE v16d v16d_mul(v16d x, v16d y)
+{
+    Q_UNROLL
+    for (int i = 0; i < 4; i++) x.v[i] = _mm256_mul_pd(x.v[i], y.v[i]);
+    return x;
+}
+
+Q_INLINE v16f v16_min(v16f a, v16f b)
+{
+    return (v16f){ _mm256_min_ps(a.a, b.a), _mm256_min_ps(a.b, b.b) };
+}
+/* Lanes where a > b take x, else y. */
+Q_INLINE v16f v16f_where_gt(v16f a, v16f b, v16f x, v16f y)
+{
+    return (v16f){ _mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, b.a, _CMP_GT_OQ)),
+                   _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(a.b, b.b, _CMP_GT_OQ)) };
+}
+Q_INLINE v16f v16_abs(v16f x)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return (v16f){ _mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b) };
+}
+Q_INLINE v16i v16i_or(v16i a, v16i b)
+{
+    return (v16i){ _mm256_or_si256(a.a, b.a), _mm256_or_si256(a.b, b.b) };
+}
+Q_INLINE v16i v16i_shl(v16i a, int n)
+{
+    return (v16i){ _mm256_slli_epi32(a.a, n), _mm256_slli_epi32(a.b, n) };
+}
+Q_INLINE v16i v16i_shr(v16i a, int n)
+{
+    return (v16i){ _mm256_srli_epi32(a.a, n), _mm256_srli_epi32(a.b, n) };
+}
+Q_INLINE void v16i_store(void *p, v16i x)
+{
+    _mm256_storeu_si256((__m256i *)p, x.a);
+    _mm256_storeu_si256((__m256i *)p + 1, x.b);
+}
+Q_INLINE v16i v16i_load_s8(const int8_t *p)
+{
+    const __m128i b = _mm_loadu_si128((const __m128i *)p);
+    return (v16i){ _mm256_cvtepi8_epi32(b), _mm256_cvtepi8_epi32(_mm_srli_si128(b, 8)) };
+}
+Q_INLINE v16i v16i_nonzero(v16i x)
+{
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi32(-1);
+    return (v16i){ _mm256_xor_si256(_mm256_cmpeq_epi32(x.a, zero), ones),
+                   _mm256_xor_si256(_mm256_cmpeq_epi32(x.b, zero), ones) };
+}
+
+Q_INLINE void v8_transpose(__m256 r[8])
+{
+    __m256 a[8];
+    Q_UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        a[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    Q_UNROLL
+    for (int i = 0; i < 8; i += 4) { /* r[i + c]: column c of each half, rows i .. i + 3 */
+        r[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+    }
+    Q_UNROLL
+    for (int c = 0; c < 4; c++) {
+        const __m256 lo = _mm256_permute2f128_ps(r[c], r[c + 4], 0x20);
+        r[c + 4] = _mm256_permute2f128_ps(r[c], r[c + 4], 0x31);
+        r[c] = lo;
+    }
+}
+
+/* Rows to columns: lane r of row[k] becomes lane k of row[r]. */
+Q_INLINE void v16_transpose(v16f row[16])
+{
+    __m256 q[4][8]; /* top left, top right, bottom left, bottom right */
+    for (int i = 0; i < 8; i++) {
+        q[0][i] = row[i].a;
+        q[1][i] = row[i].b;
+        q[2][i] = row[i + 8].a;
+        q[3][i] = row[i + 8].b;
+    }
+    for (int i = 0; i < 4; i++) v8_transpose(q[i]);
+    for (int i = 0; i < 8; i++) {
+        row[i] = (v16f){ q[0][i], q[2][i] };
+        row[i + 8] = (v16f){ q[1][i], q[3][i] };
+    }
+}
+
+/* Cells i of y + 64, 0..127 (what lies outside has the codes of the ends), by coarse cells i / 4:
+ * none has two borders between codes, so i + step[i / 4] is 4 * code plus 0..3. */
+typedef struct enc_grid {
+    __m256i step[2]; /* of i / 4 = 0..15, 16..31; in both halves of a register */
+    __m256i value;
+} enc_grid;
+
+Q_INLINE void enc_grid_init(enc_grid *o)
+{
+    uint8_t step[32];
+    for (int c = 0; c < 32; c++) {
+        const int code = q_enc_code(4 * c + 64);
+        int up = 4; /* cells from the coarse cell's first to the next code */
+        for (int i = 3; i > 0; i--)
+            if (q_enc_code(4 * c + 64 + i) != code) up = i;
+        step[c] = (uint8_t)(4 * code + 4 - up - 4 * c);
+    }
+    for (int i = 0; i < 2; i++)
+        o->step[i] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(step + 16 * i)));
+    o->value = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)q_grid_n4));
+}
+
+/* Codes nearest to w * inv of 8 rows and 4 k: each half has four rows of the first k, of the second,
+ * ... */
+Q_INLINE __m256i enc_codes_ymm(__m256 w0, __m256 w1, __m256 w2, __m256 w3, __m256 inv,
+                               const enc_grid *o, bool far)
+{
+    __m256 w[4] = { w0, w1, w2, w3 };
+    const __m256 inv2 = _mm256_add_ps(inv, inv);
+    __m256i cell[4];
+    Q_UNROLL
+    for (int i = 0; i < 4; i++) {
+        __m256 x = _mm256_add_ps(_mm256_mul_ps(w[i], inv2), _mm256_set1_ps(128.0f));
+        /* The packs below cut at 0 and 255, but they want numbers that fit 16 bits. */
+        if (far) {
+            x = _mm256_max_ps(x, _mm256_setzero_ps());
+            x = _mm256_min_ps(x, _mm256_set1_ps(255.0f));
+        }
+        cell[i] = _mm256_cvttps_epi32(x);
+    }
+    __m256i b = _mm256_packus_epi16(_mm256_packs_epi32(cell[0], cell[1]),
+                                    _mm256_packs_epi32(cell[2], cell[3]));
+    b = _mm256_min_epu8(_mm256_subs_epu8(b, _mm256_set1_epi8(64)), _mm256_set1_epi8(127));
+    const __m256i c = _mm256_and_si256(_mm256_srli_epi16(b, 2), _mm256_set1_epi8(31));
+    /* An index with its top bit set looks up 0. */
+    const __m256i lo = _mm256_shuffle_epi8(o->step[0], _mm256_add_epi8(c, _mm256_set1_epi8(112)));
+    const __m256i hi = _mm256_shuffle_epi8(o->step[1], _mm256_sub_epi8(c, _mm256_set1_epi8(16)));
+    b = _mm256_add_epi8(b, _mm256_or_si256(lo, hi));
+    return _mm256_and_si256(_mm256_srli_epi16(b, 2), _mm256_set1_epi8(15));
+}
+
+Q_INLINE void enc_values_ymm(__m256 g[4], __m256i codes, const enc_grid *o)
+{
+    const __m256i v = _mm256_shuffle_epi8(o->value, codes);
+    Q_UNROLL
+    for (int i = 0; i < 4; i++) {
+        /* Byte 4i + j of a half becomes the top byte of its dword j. */
+        const int z = -128, a = 4 * i;
+        const __m256i top = _mm256_broadcastsi128_si256(
+            _mm_setr_epi8((char)z, (char)z, (char)z, (char)a, (char)z, (char)z, (char)z,
+                          (char)(a + 1), (char)z, (char)z, (char)z, (char)(a + 2), (char)z,
+                          (char)z, (char)z, (char)(a + 3)));
+        g[i] = _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_shuffle_epi8(v, top), 24));
+    }
+}
+
+/* Grid values nearest to w * inv for 4 k; far: |w * inv| may be above 39. */
+Q_INLINE void enc_grid4(v16f g[4], const v16f w[4], v16f inv, const enc_grid *o, bool far)
+{
+    __m256 a[4], b[4];
+    enc_values_ymm(a, enc_codes_ymm(w[0].a, w[1].a, w[2].a, w[3].a, inv.a, o, far), o);
+    enc_values_ymm(b, enc_codes_ymm(w[0].b, w[1].b, w[2].b, w[3].b, inv.b, o, far), o);
+    Q_UNROLL
+    for (int i = 0; i < 4; i++) g[i] = (v16f){ a[i], b[i] };
+}
+
+/* Their codes, k = byte of a lane. */
+Q_INLINE v16i enc_codes4(const v16f w[4], v16f inv, const enc_grid *o)
+{
+    const __m256i by_row = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const __m256i a = enc_codes_ymm(w[0].a, w[1].a, w[2].a, w[3].a, inv.a, o, true);
+    const __m256i b = enc_codes_ymm(w[0].b, w[1].b, w[2].b, w[3].b, inv.b, o, true);
+    return (v16i){ _mm256_shuffle_epi8(a, by_row), _mm256_shuffle_epi8(b, by_row) };
+}
+
+#endif
+
+/* ---- one sub-block ---- */
+
+typedef struct enc_block {
+    v16f w[Q_ENC_SUB];      /* normalised, k-major */
+    float imp[Q_ENC_SUB];
+    bool plain;             /* all of imp is 1 */
+} enc_block;
+
+/* What a pass has at hand.  grid is a constant where it is inlined: one loop per kind of format. */
+typedef struct enc_pass {
+    const q_enc *in;
+    enc_grid table;
+    v16f mul, mul2, lo, hi;
+    bool grid;
+} enc_pass;
+
+Q_INLINE void pass_init(enc_pass *o, const q_enc *in, bool grid)
+{
+    o->in = in;
+    o->grid = grid;
+    if (grid) enc_grid_init(&o->table);
+    o->mul = v16_load(in->mul);
+    o->mul2 = v16_load(in->mul2);
+    o->lo = v16_set1(in->lo);
+    o->hi = v16_set1(in->hi);
+}
+
+/* Source weights of 16 k from k0, k-major; zeros where there are none. */
+Q_INLINE void load16(v16f w[16], const q_enc *in, int k0)
+{
+    const int left = in->k - k0 < 16 ? (in->k > k0 ? in->k - k0 : 0) : 16;
+    const float *p = in->src + k0;
+    if (left == 16 && in->n == Q_ROWS) {
+        for (int r = 0; r < Q_ROWS; r++) w[r] = v16_load(p + (size_t)r * in->ld);
+    } else {
+        for (int r = 0; r < Q_ROWS; r++) {
+            w[r] = v16_zero();
+            if (r < in->n && left) w[r] = v16_load_n(p + (size_t)r * in->ld, left);
+        }
+    }
+    v16_transpose(w);
+}
+
+static void load_block(enc_block *b, const enc_pass *o, int k0)
+{
+    const q_enc *in = o->in;
+    const int sub = in->sub;
+    for (int i = 0; i < sub; i += 16) load16(b->w + i, in, k0 + i);
+    for (int i = 0; i < sub; i++) b->w[i] = v16_mul(v16_mul(b->w[i], o->mul), o->mul2);
+    b->plain = !in->imp && k0 + sub <= in->k;
+    if (!b->plain)
+        for (int i = 0; i < sub; i++) b->imp[i] = q_enc_imp(in, k0 + i);
+}
+
+/* Grid values nearest to w * inv. */
+Q_INLINE void nearest4(v16f g[4], const enc_pass *o, const v16f w[4], v16f inv, bool far)
+{
+    if (o->grid) {
+        enc_grid4(g, w, inv, &o->table, far);
+        return;
+    }
+    const v16f magic = v16_set1(12582912.f); /* q_rne */
+    Q_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const v16f x = v16_min(v16_max(v16_mul(w[i], inv), o->lo), o->hi);
+        g[i] = v16_sub(v16_add(x, magic), magic);
+    }
+}
+
+/* For codes nearest under 1 / inv: wg = sum imp * w * g, gg = sum imp * g * g. */
+Q_INLINE void products(v16f *wg, v16f *gg, const enc_pass *o, const enc_block *b, v16f inv, bool far)
+{
+    v16f p = v16_zero(), q = v16_zero();
+    const int sub = o->in->sub;
+    if (b->plain) {
+        for (int k = 0; k < sub; k += 4) {
+            v16f g[4];
+            nearest4(g, o, b->w + k, inv, far);
+            Q_UNROLL
+            for (int i = 0; i < 4; i++) {
+                p = v16_add(p, v16_mul(b->w[k + i], g[i]));
+                q = v16_fma(g[i], g[i], q);
+            }
+        }
+    } else {
+        for (int k = 0; k < sub; k += 4) {
+            v16f g[4];
+            nearest4(g, o, b->w + k, inv, far);
+            Q_UNROLL
+            for (int i = 0; i < 4; i++) {
+                const v16f ig = v16_mul(v16_set1(b->imp[k + i]), g[i]);
+                p = v16_add(p, v16_mul(b->w[k + i], ig));
+                q = v16_add(q, v16_mul(g[i], ig));
+            }
+        }
+    }
+    *wg = p;
+    *gg = q;
+}
+
+Q_INLINE v16f fit_block(const enc_pass *o, const enc_block *b)
+{
+    const v16f zero = v16_zero(), one = v16_set1(1.0f);
+    v16f top = zero, mag = zero, sigma = zero, best = zero;
+    for (int k = 0; k < o->in->sub; k++) {
+        const v16f a = v16_abs(b->w[k]);
+        top = v16f_where_gt(a, mag, b->w[k], top);
+        mag = v16_max(a, mag);
+    }
+    /* a >= VANISHING is not (VANISHING > a) */
+    const v16f rcp = v16f_where_gt(v16_set1(Q_ENC_VANISHING), mag, zero, v16_div(one, top));
+    for (int i = 0; i < o->in->n_place; i++) {
+        v16f wg, gg;
+        products(&wg, &gg, o, b, v16_mul(v16_set1(o->in->place[i]), rcp), false);
+        const v16f s = v16_div(wg, v16f_where_gt(gg, zero, gg, one)), gain = v16_mul(wg, s);
+        sigma = v16f_where_gt(gain, best, s, sigma);
+        best = v16f_where_gt(gain, best, gain, best);
+    }
+    return sigma;
+}
+
+/* 1 / x, but 0 for 0. */
+Q_INLINE v16f reciprocal(v16f x)
+{
+    const v16f zero = v16_zero();
+    return v16f_where_gt(v16_abs(x), zero, v16_div(v16_set1(1.0f), x), zero);
+}
+
+Q_INLINE void round_block(const enc_pass *o, const enc_block *b, v16f scale, v16f sigma,
+                          int8_t *s8, v16d *num, v16d *den)
+{
+    const v16f zero = v16_zero(), magic = v16_set1(12582912.f);
+    const v16f ratio = v16_sub(v16_add(v16_div(sigma, scale), magic), magic);
+    const v16f mid = v16f_where_gt(scale, zero, ratio, zero);
+    v16f s = zero, best = zero, bwg = zero, bgg = zero;
+    for (int i = -o->in->reach; i <= o->in->reach; i++) {
+        v16f wg, gg, t = v16_add(mid, v16_set1((float)i));
+        t = v16_min(v16_max(t, v16_set1(-127.0f)), v16_set1(127.0f));
+        const v16f sg = v16_mul(scale, t);
+        products(&wg, &gg, o, b, reciprocal(sg), true);
+        const v16f gain = v16_mul(sg, v16_sub(v16_add(wg, wg), v16_mul(sg, gg)));
+        s = v16f_where_gt(gain, best, t, s); /* s = 0 gains 0 */
+        bwg = v16f_where_gt(gain, best, wg, bwg);
+        bgg = v16f_where_gt(gain, best, gg, bgg);
+        best = v16f_where_gt(gain, best, gain, best);
+    }
+    _mm_storeu_si128((__m128i *)s8, v16i_bytes(v16_rne(s)));
+    *num = v16d_add(*num, v16_double(v16_mul(s, bwg)));
+    *den = v16d_add(*den, v16_double(v16_mul(v16_mul(s, s), bgg)));
+}
+
+/* ---- packing ---- */
+
+/* Codes nearest to w * inv of 4 k, k = byte of a lane. */
+Q_INLINE v16i codes4(const enc_pass *o, const v16f w[4], v16f inv)
+{
+    if (o->grid) return enc_codes4(w, inv, &o->table);
+    v16f g[4];
+    nearest4(g, o, w, inv, true);
+    v16i line = v16i_set1(0);
+    const v16i first = v16i_set1(o->in->type == Q_L6 ? 32 : 0), byte = v16i_set1(255);
+    Q_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const v16i c = v16i_and(v16i_add(v16_rne(g[i]), first), byte);
+        line = v16i_or(line, v16i_shl(c, 8 * i));
+    }
+    return line;
+}
+
+/* Puts the codes of chunk c (4 k) of half a tile into its planes, which were zero (t16.h). */
+Q_INLINE void put_chunk(int type, uint8_t *planes, int c, v16i codes)
+{
+    if (type == Q_L8) {
+        v16i_store(planes + 64 * c, codes);
+        return;
+    }
+    const v16i low = v16i_and(codes, v16i_set1(0x0f0f0f0f));
+    uint8_t *line = planes + 64 * (c / 8 * 4 + c % 4);
+    v16i_store(line, v16i_or(v16i_load(line), c % 8 < 4 ? low : v16i_shl(low, 4)));
+    if (type != Q_L6) return;
+    const v16i high = v16i_and(v16i_shr(codes, 4), v16i_set1(0x03030303));
+    line = planes + 512 + 64 * (c / 8 * 2 + c % 2);
+    v16i_store(line, v16i_or(v16i_load(line), v16i_shl(high, c % 8 / 2 * 2)));
+}
+
+Q_INLINE void pack_block(const enc_pass *o, uint8_t *tile, int t, int i, v16f scale, v16f stored,
+                         v16d *err, v16d *sum)
+{
+    const q_enc *in = o->in;
+    const int sub = in->sub, k0 = (t * Q_ENC_SUBS + i) * sub;
+    const v16i s8 = v16i_load_s8((const int8_t *)tile + Q_ROWS * i), some = v16i_nonzero(s8);
+    const v16f s = v16_float(s8), inv = reciprocal(v16_mul(scale, s));
+    for (int j = 0; j < sub; j += 16) {
+        v16f w[16], n[4], g[4];
+        load16(w, in, k0 + j);
+        for (int k = 0; k < 16; k += 4) {
+            Q_UNROLL
+            for (int l = 0; l < 4; l++) n[l] = v16_mul(v16_mul(w[k + l], o->mul), o->mul2);
+            const int at = i * sub + j + k; /* in the tile */
+            put_chunk(in->type, tile + 64 + 512 * (at / Q_TILE), at % Q_TILE / 4,
+                      v16i_and(codes4(o, n, inv), some));
+            nearest4(g, o, n, inv, true);
+            Q_UNROLL
+            for (int l = 0; l < 4; l++) { /* s * g is exact; a missing weight and its value are 0 */
+                const v16d v = v16_double(v16_mul(stored, v16_mul(s, g[l])));
+                const v16d x = v16_double(w[k + l]), d = v16d_sub(x, v);
+                *err = v16d_add(*err, v16d_mul(d, d));
+                *sum = v16d_add(*sum, v16d_mul(x, x));
+            }
+        }
+    }
+}
+
+/* ---- the passes ---- */
+
+Q_INLINE void fit_rows(const q_enc *in, uint8_t *tiles, float top[16], bool grid)
+{
+    enc_pass o;
+    enc_block b;
+    pass_init(&o, in, grid);
+    v16f most = v16_zero();
+    for (int t = 0; t < in->n_tile; t++) {
+        for (int i = 0; i < Q_ENC_SUBS; i++) {
+            load_block(&b, &o, (t * Q_ENC_SUBS + i) * in->sub);
+            const v16f sigma = fit_block(&o, &b);
+            most = v16_max(v16_abs(sigma), most);
+            v16_store((float *)(void *)(tiles + (size_t)t * in->tile_bytes + 64 + 64 * i), sigma);
+        }
+    }
+    v16_store(top, most);
+}
+
+Q_INLINE void round_rows(const q_enc *in, uint8_t *tiles, const float *scale, double *num,
+                         double *den, bool grid)
+{
+    enc_pass o;
+    enc_block b;
+    pass_init(&o, in, grid);
+    v16d n = v16d_zero(), d = v16d_zero();
+    for (int t = 0; t < in->n_tile; t++) {
+        uint8_t *tile = tiles + (size_t)t * in->tile_bytes;
+        for (int i = 0; i < Q_ENC_SUBS; i++) {
+            const v16f sigma = v16_load((const float *)(const void *)(tile + 64 + 64 * i));
+            load_block(&b, &o, (t * Q_ENC_SUBS + i) * in->sub);
+            round_block(&o, &b, v16_load(scale), sigma, (int8_t *)tile + Q_ROWS * i, &n, &d);
+        }
+    }
+    v16d_store(num, n);
+    v16d_store(den, d);
+}
+
+Q_INLINE void pack_rows(const q_enc *in, uint8_t *tiles, const float *scale, const float *stored,
+                        double *err, double *sum, bool grid)
+{
+    enc_pass o;
+    pass_init(&o, in, grid);
+    v16d e = v16d_zero(), s = v16d_zero();
+    for (int t = 0; t < in->n_tile; t++) {
+        uint8_t *tile = tiles + (size_t)t * in->tile_bytes;
+        memset(tile + 64, 0, in->tile_bytes - 64);
+        for (int i = 0; i < Q_ENC_SUBS; i++)
+            pack_block(&o, tile, t, i, v16_load(scale), v16_load(stored), &e, &s);
+    }
+    v16d_store(err, e);
+    v16d_store(sum, s);
+}
+
+static void enc_max_v16(uint32_t max_bits[16], const float *src, size_t ld, int nrows, int k)
+{
+    for (int r = 0; r < Q_ROWS; r++) {
+        const float *p = src + (size_t)r * ld;
+        v16i m = v16i_set1(0);
+        int i = r < nrows ? 0 : k;
+        for (; i + 16 <= k; i += 16) m = v16i_maxu(m, v16_abs_bits(v16_load(p + i)));
+        if (i < k) m = v16i_maxu(m, v16_abs_bits(v16_load_n(p + i, k - i)));
+        max_bits[r] = v16i_hmaxu(m);
+    }
+}
+
+static void enc_fit_v16(const q_enc *in, uint8_t *tiles, float top[16])
+{
+    if (q_enc_has_grid(in->type)) fit_rows(in, tiles, top, true);
+    else fit_rows(in, tiles, top, false);
+}
+
+static void enc_round_v16(const q_enc *in, uint8_t *tiles, const float scale[16], double num[16],
+                          double den[16])
+{
+    if (q_enc_has_grid(in->type)) round_rows(in, tiles, scale, num, den, true);
+    else round_rows(in, tiles, scale, num, den, false);
+}
+
+static void enc_pack_v16(const q_enc *in, uint8_t *tiles, const float scale[16],
+                         const float stored[16], double err[16], double sum[16])
+{
+    if (q_enc_has_grid(in->type)) pack_rows(in, tiles, scale, stored, err, sum, true);
+    else pack_rows(in, tiles, scale, stored, err, sum, false);
+}
+
+Q_INLINE void fill_enc(q_kern *t)
+{
+    t->enc_max = enc_max_v16;
+    t->enc_fit = enc_fit_v16;
+    t->enc_round = enc_round_v16;
+    t->enc_pack = enc_pack_v16;
+}
+
+#endif
