@@ -75,9 +75,9 @@ extern const int8_t q_grid_n5[32];
  * Encoding (enc 1): the same bytes on every machine and for every number of threads.
  * Encodes 16 rows at a time.  src: (nrows, k) row-major f32, row stride ld, 1 <= nrows <= 16;
  * imp: (k) importance of each column, >= 0, or NULL for 1.  out: one row group, q_group_bytes().
- * t: any table, all give the same bytes.  Returns 0, or 1 + the index row * k + col of
- * the first non-finite weight; for F16 and BF16 a weight too large for the type counts as such.
- * err2, if not NULL, receives {sum of (w - q)^2, sum of w^2} over the rows, in double, row by row. */
+ * t: any table, all give the same bytes.  Returns 0, or 1 + the index row * k + col of the first
+ * non-finite weight; for F16 and BF16 a weight too large for the type counts as such.  err2, if not
+ * NULL, receives {sum of (w - q)^2, sum of w^2} over the rows, in double, row by row. */
 typedef struct q_kern q_kern;
 uint64_t q_encode_group(const q_kern *t, int type, void *out, const float *src, size_t ld,
                         int nrows, int k, const float *imp, double err2[2]);

@@ -228,7 +228,8 @@ static void measure(const q_enc *in, const uint8_t *tiles, float scale, int r, d
 
 static void enc_max_ref(uint32_t max_bits[LANES], const float *src, size_t ld, int nrows, int k)
 {
-    for (int r = 0; r < LANES; r++) max_bits[r] = r < nrows ? q_max_bits(src + (size_t)r * ld, k) : 0;
+    for (int r = 0; r < LANES; r++)
+        max_bits[r] = r < nrows ? q_max_bits(src + (size_t)r * ld, k) : 0;
 }
 
 static void enc_fit_ref(const q_enc *in, uint8_t *tiles, float top[LANES])

@@ -14,7 +14,8 @@ static const struct level {
     uint32_t bit;
     filler *fill[4];
 } levels[] = { /* rising within each architecture */
-    { "avx2", Q_CPU_AVX2, { q_fill_gemm_avx2, q_fill_attn_avx2, q_fill_vec_avx2, q_fill_enc_avx2 } },
+    { "avx2", Q_CPU_AVX2,
+      { q_fill_gemm_avx2, q_fill_attn_avx2, q_fill_vec_avx2, q_fill_enc_avx2 } },
     { "avxvnni", Q_CPU_AVXVNNI, { q_fill_gemm_avxvnni, q_fill_attn_avxvnni } },
     { "avx512vnni", Q_CPU_AVX512VNNI,
       { q_fill_gemm_avx512vnni, q_fill_attn_avx512vnni, q_fill_vec_avx512vnni,

@@ -269,8 +269,11 @@ int main(void)
 {
     const char *levels[8];
     const int n = q_cpu_levels(levels);
+    q_enc_fit_fn *seen = NULL;
     for (int i = 0; i < n; i++) {
         T_OK(q_kern_make(&kern, levels[i]), "level %s", levels[i]);
+        if (kern.enc_fit == seen) continue; /* inherited from the level below */
+        seen = kern.enc_fit;
         printf("%s\n", levels[i]);
         quality();
         importance();

@@ -1,4 +1,4 @@
-/* check_enc.c - the passes of the encoder: each starts from what the reference's pass before left. */
+/* check_enc.c - the passes of the encoder: each starts from the reference's result so far. */
 #include "quant/check/qc.h"
 #include "quant/encode.h"
 #include "quant/scalar.h"

@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-/* ---- what differs by ISA: float operations v16.h lacks, and the nearest point of the N4 grid ---- */
+/* ---- what differs by ISA: operations v16.h lacks, and the nearest point of the N4 grid ---- */
 
 #if defined(__AVX512F__)
 
@@ -329,8 +329,8 @@ Q_INLINE void enc_grid_init(enc_grid *o)
     o->value = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)q_grid_n4));
 }
 
-/* Codes nearest to w * inv of 8 rows and 4 k: each half has four rows of the first k, of the second,
- * ... */
+/* Codes nearest to w * inv of 8 rows and 4 k: each half has four rows of the first k, four of the
+ * second, ... */
 Q_INLINE __m256i enc_codes_ymm(__m256 w0, __m256 w1, __m256 w2, __m256 w3, __m256 inv,
                                const enc_grid *o, bool far)
 {
@@ -465,7 +465,8 @@ Q_INLINE void nearest4(v16f g[4], const enc_pass *o, const v16f w[4], v16f inv, 
 }
 
 /* For codes nearest under 1 / inv: wg = sum imp * w * g, gg = sum imp * g * g. */
-Q_INLINE void products(v16f *wg, v16f *gg, const enc_pass *o, const enc_block *b, v16f inv, bool far)
+Q_INLINE void products(v16f *wg, v16f *gg, const enc_pass *o, const enc_block *b, v16f inv,
+                       bool far)
 {
     v16f p = v16_zero(), q = v16_zero();
     const int sub = o->in->sub;
