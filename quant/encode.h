@@ -25,7 +25,9 @@ struct q_enc {
     int reach;                  /* s is sought so far to both sides of sigma / row_scale */
     int n_place;
     float place[Q_ENC_PLACES];  /* where the largest weight is tried, in grid units */
-    float lo, hi;               /* linear formats: ends of the grid */
+    float lo, hi;               /* ends of the grid */
+    const int8_t *grid;         /* (n_grid) N formats: 16 or 32 values; NULL: linear */
+    int n_grid;
     /* the rows: a normalised weight is src * mul * mul2, of largest magnitude 1..2 in its row */
     const float *src;           /* (n, k) with stride ld */
     size_t ld;
@@ -36,14 +38,12 @@ struct q_enc {
     float mul[Q_ROWS], mul2[Q_ROWS]; /* their product is 2^-e, which alone may not be a float */
 };
 
-static inline bool q_enc_has_grid(int type) { return type == Q_N4 || type == Q_N4S; }
-
-/* All midpoints of the N4 grid are multiples of 1/2, so the half-unit cell of x decides its code:
+/* All midpoints of a grid are multiples of 1/2, so the half-unit cell of x decides its code:
  * cell i = (int)(2 * x + 128), 0..255 by clamping, and a tie goes up. */
-static inline int q_enc_code(int cell)
+static inline int q_enc_code(const q_enc *o, int cell)
 {
     int c = 0;
-    while (c < 15 && cell - 128 >= q_grid_n4[c] + q_grid_n4[c + 1]) c++;
+    while (c < o->n_grid - 1 && cell - 128 >= o->grid[c] + o->grid[c + 1]) c++;
     return c;
 }
 

@@ -15,17 +15,17 @@
 enum { LANES = Q_ROWS, CELLS = 256 };
 
 typedef struct grid {
-    float g[CELLS];      /* N4: value of a cell */
-    uint8_t code[CELLS]; /* N4: its code */
+    float g[CELLS];      /* N formats: value of a cell */
+    uint8_t code[CELLS]; /* N formats: its code */
     const q_enc *in;
 } grid;
 
 static void grid_init(grid *o, const q_enc *in)
 {
     o->in = in;
-    for (int i = 0; q_enc_has_grid(in->type) && i < CELLS; i++) {
-        o->code[i] = (uint8_t)q_enc_code(i);
-        o->g[i] = (float)q_grid_n4[o->code[i]];
+    for (int i = 0; in->grid && i < CELLS; i++) {
+        o->code[i] = (uint8_t)q_enc_code(in, i);
+        o->g[i] = (float)in->grid[o->code[i]];
     }
 }
 
@@ -44,7 +44,7 @@ static inline void cells(int32_t *restrict cell, const float *restrict w, const 
 static inline void nearest(const grid *o, float *restrict g, const float *restrict w,
                            const float *restrict inv)
 {
-    if (q_enc_has_grid(o->in->type)) {
+    if (o->in->grid) {
         int32_t cell[LANES];
         cells(cell, w, inv);
         for (int r = 0; r < LANES; r++) g[r] = o->g[cell[r]];
@@ -173,6 +173,7 @@ static inline void put_code(int type, uint8_t *planes, int k, int r, int code)
     }
     planes[q_nibble_at(k, r)] |= (uint8_t)((code & 15) << 4 * q_nibble_high(k));
     if (type == Q_L6) planes[512 + q_pair_at(k, r)] |= (uint8_t)(code >> 4 << q_pair_shift(k));
+    if (type == Q_N5) planes[512 + q_bit_at(k, r)] |= (uint8_t)(code >> 4 << q_bit_shift(k));
 }
 
 /* Codes of one sub-block; those of rows with s = 0 stay zero. */
@@ -187,7 +188,7 @@ static void pack_block(const grid *o, const block *b, uint8_t *tile, int i, cons
         inv[r] = sg != 0.0f ? 1.0f / sg : 0.0f;
     }
     for (int k = 0; k < o->in->sub; k++) {
-        if (q_enc_has_grid(type)) {
+        if (o->in->grid) {
             int32_t cell[LANES];
             cells(cell, b->w[k], inv);
             for (int r = 0; r < LANES; r++)

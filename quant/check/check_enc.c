@@ -3,8 +3,8 @@
 #include "quant/encode.h"
 #include "quant/scalar.h"
 
-enum { N_TYPES = 4 };
-static const int types[N_TYPES] = { Q_L8, Q_L6, Q_N4, Q_N4S };
+enum { N_TYPES = 5 };
+static const int types[N_TYPES] = { Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S };
 
 /* Rows of very different sizes, none beyond what a float can hold. */
 static float *rows(qc *c, int nrows, int k, size_t ld, int fill)
@@ -104,9 +104,37 @@ static void each(qc *c, pass *run)
     }
 }
 
+/* Weights a few units in the last place around every border between codes: scale * s is 1 / 64 and
+ * the largest weight 127 / 128, so a weight times 64 is in grid units, and no product rounds. */
+static void borders(qc *c, int type)
+{
+    enum { K = 512 };
+    qc_case(c, "%s borders", q_type_info(type)->name);
+    float *w = qc_mem(c, Q_ROWS * K * sizeof *w), scale[Q_ROWS];
+    for (int i = 0; i < Q_ROWS * K; i++) {
+        const float unit = qc_below(c, 2) ? 0x1p-20f : 0x1p-17f;
+        const float y = (float)(qc_below(c, 253) - 126) + (float)(qc_below(c, 9) - 4) * unit;
+        w[i] = i % K ? y * 0x1p-7f : 0x1.fcp-1f;
+    }
+    uint32_t max_bits[Q_ROWS];
+    q_enc in;
+    c->level[0].kern.enc_max(max_bits, w, K, Q_ROWS, K);
+    q_enc_init(&in, type, w, K, Q_ROWS, K, NULL, max_bits);
+    uint8_t *tiles = qc_out(c, (size_t)in.n_tile * in.tile_bytes);
+    for (int t = 0; t < in.n_tile; t++) memset(tiles + (size_t)t * in.tile_bytes, 1, 64);
+    for (int r = 0; r < Q_ROWS; r++) scale[r] = (float)(0x1p-6 / in.unit[r]);
+    double *err = qc_out(c, Q_ROWS * sizeof *err), *sum = qc_out(c, Q_ROWS * sizeof *sum);
+    QC_EACH(c, t) t->enc_pack(&in, tiles, scale, scale, err, sum);
+}
+
 void qc_enc_fit(qc *c) { each(c, fit); }
 void qc_enc_round(qc *c) { each(c, round_); }
-void qc_enc_pack(qc *c) { each(c, pack); }
+void qc_enc_pack(qc *c)
+{
+    for (int i = 0; i < N_TYPES; i++)
+        for (int n = 0; n < 4; n++) borders(c, types[i]);
+    each(c, pack);
+}
 
 void qc_enc_max(qc *c)
 {

@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-/* ---- what differs by ISA: operations v16.h lacks, and the nearest point of the N4 grid ---- */
+/* ---- what differs by ISA: operations v16.h lacks, and the nearest point of a grid ---- */
 
 #if defined(__AVX512F__)
 
@@ -98,33 +98,34 @@ Q_INLINE void v16_transpose(v16f row[16])
     }
 }
 
-/* The grid in 32 bins of 81/16 half units, bin b around 81/16 * b, b = -16..15.  At most one border
- * between two codes lies in a bin, none nearer to the bin's ends than 0.09: bins may be found by
- * inexact means, and the border is compared exactly.  The code below the border of bin b is the
- * one above that of bin b - 1.  Bins reach to 78.4, as far as the search lays a largest weight. */
-#define ENC_BIN 5.0625f
-
+/* The grid in 32 bins of y = 2 * w / sigma: at most one border between two codes lies in a bin, and
+ * none nearer to the bin's ends than 0.09 (tried), so bins may be found by inexact means while the
+ * border is compared exactly.  The code above the border of bin b is the one below that of bin
+ * b + 1.  The bins of N4 reach to 78.4, as far as the search lays a largest weight; those of N5
+ * fit its codes so well that bin b has codes b and b + 1. */
 typedef struct enc_grid {
-    __m512 border[2]; /* the least y = 2 * w / sigma of the next code, infinite if there is none */
-    __m512 value[2];  /* below the border */
+    __m512 border[2];   /* least y of the next code, infinite if there is none */
+    __m512 value[2];    /* below the border */
     __m512i code[2];
+    __m512 per, zero;   /* bin = rne(y * per + zero) */
 } enc_grid;
 
-Q_INLINE void enc_grid_init(enc_grid *o)
+#define ENC_MAGIC 12582912.f /* 1.5 * 2^23: x + it has rne(x) in its low bits */
+
+Q_INLINE void enc_grid_init(enc_grid *o, const q_enc *in, bool wide)
 {
+    const float width = wide ? 7.94f : 5.0625f, zero = wide ? 121.0f / 7.94f : 16.0f;
     float border[32], value[32];
     int32_t code[32];
-    int c = 0;
-    for (int b = -16; b < 16; b++) {
-        const int at = b & 31;
-        value[at] = (float)q_grid_n4[c];
-        code[at] = c;
-        border[at] = __builtin_inff();
-        const float next = c < 15 ? (float)(q_grid_n4[c] + q_grid_n4[c + 1]) : 1e9f;
-        if (next < ENC_BIN * ((float)b + 0.5f)) {
+    for (int b = 0, c = 0; b < 32; b++) {
+        value[b] = (float)in->grid[c];
+        code[b] = c;
+        border[b] = __builtin_inff();
+        const float next = c < in->n_grid - 1 ? (float)(in->grid[c] + in->grid[c + 1]) : 1e9f;
+        if (next < width * ((float)b - zero + 0.5f)) {
             /* The reference rounds y + 128 before it cuts: half a unit in the last place below the
-             * border is a tie that goes up to it. */
-            border[at] = next - (next > 0.0f ? 0x1p-17f : 0x1p-18f);
+             * border is a tie that goes up to it.  Below -64 the sum is exact. */
+            border[b] = next - (next > 0.0f ? 0x1p-17f : next > -64.0f ? 0x1p-18f : 0.0f);
             c++;
         }
     }
@@ -133,46 +134,53 @@ Q_INLINE void enc_grid_init(enc_grid *o)
         o->value[i] = _mm512_loadu_ps(value + 16 * i);
         o->code[i] = _mm512_loadu_si512(code + 16 * i);
     }
+    o->per = _mm512_set1_ps(1.0f / width);
+    o->zero = _mm512_set1_ps(wide ? zero : zero + ENC_MAGIC);
 }
 
-/* Index of the code nearest to y, |y| <= 78: its bin, plus 1 above the border. */
-Q_INLINE __m512i enc_index(const enc_grid *o, __m512 y)
+/* Index of the code nearest to w * inv: its bin, plus 1 above the border.  far: |w * inv| may be
+ * above 39. */
+Q_INLINE __m512i enc_index(const enc_grid *o, __m512 w, __m512 inv2, bool wide, bool far)
 {
-    const __m512 big = _mm512_fmadd_ps(y, _mm512_set1_ps(1.0f / ENC_BIN),
-                                       _mm512_set1_ps(12582912.f)); /* low bits: the bin */
+    __m512 y = _mm512_mul_ps(w, inv2), big;
+    if (wide) {
+        big = _mm512_fmadd_ps(y, o->per, o->zero);
+        big = _mm512_min_ps(_mm512_max_ps(big, _mm512_setzero_ps()), _mm512_set1_ps(31.0f));
+        big = _mm512_add_ps(big, _mm512_set1_ps(ENC_MAGIC));
+    } else {
+        if (far) {
+            y = _mm512_max_ps(y, _mm512_set1_ps(-78.0f));
+            y = _mm512_min_ps(y, _mm512_set1_ps(78.0f));
+        }
+        big = _mm512_fmadd_ps(y, o->per, o->zero);
+    }
     const __m512i bin = _mm512_castps_si512(big);
     const __m512 border = _mm512_permutex2var_ps(o->border[0], bin, o->border[1]);
     const __mmask16 above = _mm512_cmp_ps_mask(y, border, _CMP_GE_OQ);
     return _mm512_mask_add_epi32(bin, above, bin, _mm512_set1_epi32(1));
 }
 
-/* Grid values nearest to w * inv for 4 k; far: |w * inv| may be above 39. */
-Q_INLINE void enc_grid4(v16f g[4], const v16f w[4], v16f inv, const enc_grid *o, bool far)
+/* Grid values nearest to w * inv for 4 k. */
+Q_INLINE void enc_grid4(v16f g[4], const v16f w[4], v16f inv, const enc_grid *o, bool wide,
+                        bool far)
 {
     const __m512 inv2 = _mm512_add_ps(inv.v, inv.v);
     Q_UNROLL
     for (int i = 0; i < 4; i++) {
-        __m512 y = _mm512_mul_ps(w[i].v, inv2);
-        if (far) {
-            y = _mm512_max_ps(y, _mm512_set1_ps(-78.0f));
-            y = _mm512_min_ps(y, _mm512_set1_ps(78.0f));
-        }
-        const __m512i at = enc_index(o, y);
+        const __m512i at = enc_index(o, w[i].v, inv2, wide, far);
         g[i].v = _mm512_permutex2var_ps(o->value[0], at, o->value[1]);
     }
 }
 
 /* Their codes, k = byte of a lane. */
-Q_INLINE v16i enc_codes4(const v16f w[4], v16f inv, const enc_grid *o)
+Q_INLINE v16i enc_codes4(const v16f w[4], v16f inv, const enc_grid *o, bool wide)
 {
     const __m512 inv2 = _mm512_add_ps(inv.v, inv.v);
     __m512i line = _mm512_setzero_si512();
     Q_UNROLL
     for (int i = 0; i < 4; i++) {
-        __m512 y = _mm512_mul_ps(w[i].v, inv2);
-        y = _mm512_max_ps(y, _mm512_set1_ps(-78.0f));
-        y = _mm512_min_ps(y, _mm512_set1_ps(78.0f));
-        const __m512i c = _mm512_permutex2var_epi32(o->code[0], enc_index(o, y), o->code[1]);
+        const __m512i at = enc_index(o, w[i].v, inv2, wide, true);
+        const __m512i c = _mm512_permutex2var_epi32(o->code[0], at, o->code[1]);
         line = _mm512_or_si512(line, _mm512_slli_epi32(c, 8 * (unsigned)i));
     }
     return (v16i){ line };
@@ -307,32 +315,51 @@ Q_INLINE void v16_transpose(v16f row[16])
     }
 }
 
-/* Cells i of y + 64, 0..127 (what lies outside has the codes of the ends), by coarse cells i / 4:
- * none has two borders between codes, so i + step[i / 4] is 4 * code plus 0..3. */
+/* Half-unit cells i of y, four of them a coarse cell: none of these has two borders between codes,
+ * so i + step[i / 4] is 4 * code plus 0..3.  N5 takes all 256 cells; N4 those of -64..63, counted
+ * from 0: what lies outside has the codes of the ends. */
 typedef struct enc_grid {
-    __m256i step[2]; /* of i / 4 = 0..15, 16..31; in both halves of a register */
-    __m256i value;
+    __m256i step[4];  /* 16 coarse cells each, in both halves; N4 has two */
+    __m256i value[2]; /* of 16 codes each; N4 has one */
 } enc_grid;
 
-Q_INLINE void enc_grid_init(enc_grid *o)
+Q_INLINE __m256i both_halves(const void *p)
 {
-    uint8_t step[32];
-    for (int c = 0; c < 32; c++) {
-        const int code = q_enc_code(4 * c + 64);
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(p));
+}
+
+Q_INLINE void enc_grid_init(enc_grid *o, const q_enc *in, bool wide)
+{
+    const int n = wide ? 4 : 2, first = wide ? 0 : 64;
+    uint8_t step[64];
+    for (int c = 0; c < 16 * n; c++) {
+        const int code = q_enc_code(in, 4 * c + first);
         int up = 4; /* cells from the coarse cell's first to the next code */
         for (int i = 3; i > 0; i--)
-            if (q_enc_code(4 * c + 64 + i) != code) up = i;
+            if (q_enc_code(in, 4 * c + first + i) != code) up = i;
         step[c] = (uint8_t)(4 * code + 4 - up - 4 * c);
     }
-    for (int i = 0; i < 2; i++)
-        o->step[i] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(step + 16 * i)));
-    o->value = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)q_grid_n4));
+    for (int i = 0; i < n; i++) o->step[i] = both_halves(step + 16 * i);
+    for (int i = 0; i < n / 2; i++) o->value[i] = both_halves(in->grid + 16 * i);
+}
+
+/* Looks each byte of at up in n tables of 16.  An index with its top bit set finds 0, so each table
+ * answers for its own sixteen. */
+Q_INLINE __m256i look_up(const __m256i *table, int n, __m256i at)
+{
+    __m256i r = _mm256_setzero_si256();
+    for (int i = 0; i < n; i++) {
+        const __m256i own = _mm256_sub_epi8(at, _mm256_set1_epi8((char)(16 * i)));
+        r = _mm256_or_si256(
+            r, _mm256_shuffle_epi8(table[i], _mm256_adds_epu8(own, _mm256_set1_epi8(112))));
+    }
+    return r;
 }
 
 /* Codes nearest to w * inv of 8 rows and 4 k: each half has four rows of the first k, four of the
  * second, ... */
 Q_INLINE __m256i enc_codes_ymm(__m256 w0, __m256 w1, __m256 w2, __m256 w3, __m256 inv,
-                               const enc_grid *o, bool far)
+                               const enc_grid *o, bool wide, bool far)
 {
     __m256 w[4] = { w0, w1, w2, w3 };
     const __m256 inv2 = _mm256_add_ps(inv, inv);
@@ -349,18 +376,18 @@ Q_INLINE __m256i enc_codes_ymm(__m256 w0, __m256 w1, __m256 w2, __m256 w3, __m25
     }
     __m256i b = _mm256_packus_epi16(_mm256_packs_epi32(cell[0], cell[1]),
                                     _mm256_packs_epi32(cell[2], cell[3]));
-    b = _mm256_min_epu8(_mm256_subs_epu8(b, _mm256_set1_epi8(64)), _mm256_set1_epi8(127));
-    const __m256i c = _mm256_and_si256(_mm256_srli_epi16(b, 2), _mm256_set1_epi8(31));
-    /* An index with its top bit set looks up 0. */
-    const __m256i lo = _mm256_shuffle_epi8(o->step[0], _mm256_add_epi8(c, _mm256_set1_epi8(112)));
-    const __m256i hi = _mm256_shuffle_epi8(o->step[1], _mm256_sub_epi8(c, _mm256_set1_epi8(16)));
-    b = _mm256_add_epi8(b, _mm256_or_si256(lo, hi));
-    return _mm256_and_si256(_mm256_srli_epi16(b, 2), _mm256_set1_epi8(15));
+    if (!wide) {
+        b = _mm256_subs_epu8(b, _mm256_set1_epi8(64));
+        b = _mm256_min_epu8(b, _mm256_set1_epi8(127));
+    }
+    const __m256i c = _mm256_and_si256(_mm256_srli_epi16(b, 2), _mm256_set1_epi8(63));
+    b = _mm256_add_epi8(b, look_up(o->step, wide ? 4 : 2, c));
+    return _mm256_and_si256(_mm256_srli_epi16(b, 2), _mm256_set1_epi8(wide ? 31 : 15));
 }
 
-Q_INLINE void enc_values_ymm(__m256 g[4], __m256i codes, const enc_grid *o)
+Q_INLINE void enc_values_ymm(__m256 g[4], __m256i codes, const enc_grid *o, bool wide)
 {
-    const __m256i v = _mm256_shuffle_epi8(o->value, codes);
+    const __m256i v = wide ? look_up(o->value, 2, codes) : _mm256_shuffle_epi8(o->value[0], codes);
     Q_UNROLL
     for (int i = 0; i < 4; i++) {
         /* Byte 4i + j of a half becomes the top byte of its dword j. */
@@ -373,23 +400,24 @@ Q_INLINE void enc_values_ymm(__m256 g[4], __m256i codes, const enc_grid *o)
     }
 }
 
-/* Grid values nearest to w * inv for 4 k; far: |w * inv| may be above 39. */
-Q_INLINE void enc_grid4(v16f g[4], const v16f w[4], v16f inv, const enc_grid *o, bool far)
+/* Grid values nearest to w * inv for 4 k; far: |w * inv| may be above 39 (N5: 74). */
+Q_INLINE void enc_grid4(v16f g[4], const v16f w[4], v16f inv, const enc_grid *o, bool wide,
+                        bool far)
 {
     __m256 a[4], b[4];
-    enc_values_ymm(a, enc_codes_ymm(w[0].a, w[1].a, w[2].a, w[3].a, inv.a, o, far), o);
-    enc_values_ymm(b, enc_codes_ymm(w[0].b, w[1].b, w[2].b, w[3].b, inv.b, o, far), o);
+    enc_values_ymm(a, enc_codes_ymm(w[0].a, w[1].a, w[2].a, w[3].a, inv.a, o, wide, far), o, wide);
+    enc_values_ymm(b, enc_codes_ymm(w[0].b, w[1].b, w[2].b, w[3].b, inv.b, o, wide, far), o, wide);
     Q_UNROLL
     for (int i = 0; i < 4; i++) g[i] = (v16f){ a[i], b[i] };
 }
 
 /* Their codes, k = byte of a lane. */
-Q_INLINE v16i enc_codes4(const v16f w[4], v16f inv, const enc_grid *o)
+Q_INLINE v16i enc_codes4(const v16f w[4], v16f inv, const enc_grid *o, bool wide)
 {
     const __m256i by_row = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-    const __m256i a = enc_codes_ymm(w[0].a, w[1].a, w[2].a, w[3].a, inv.a, o, true);
-    const __m256i b = enc_codes_ymm(w[0].b, w[1].b, w[2].b, w[3].b, inv.b, o, true);
+    const __m256i a = enc_codes_ymm(w[0].a, w[1].a, w[2].a, w[3].a, inv.a, o, wide, true);
+    const __m256i b = enc_codes_ymm(w[0].b, w[1].b, w[2].b, w[3].b, inv.b, o, wide, true);
     return (v16i){ _mm256_shuffle_epi8(a, by_row), _mm256_shuffle_epi8(b, by_row) };
 }
 
@@ -403,19 +431,21 @@ typedef struct enc_block {
     bool plain;             /* all of imp is 1 */
 } enc_block;
 
-/* What a pass has at hand.  grid is a constant where it is inlined: one loop per kind of format. */
+/* What a pass has at hand.  kind is a constant where it is inlined: one loop per kind of format. */
+enum { LINEAR = 0, GRID16 = 16, GRID32 = 32 };
+
 typedef struct enc_pass {
     const q_enc *in;
     enc_grid table;
     v16f mul, mul2, lo, hi;
-    bool grid;
+    int kind;
 } enc_pass;
 
-Q_INLINE void pass_init(enc_pass *o, const q_enc *in, bool grid)
+Q_INLINE void pass_init(enc_pass *o, const q_enc *in, int kind)
 {
     o->in = in;
-    o->grid = grid;
-    if (grid) enc_grid_init(&o->table);
+    o->kind = kind;
+    if (kind != LINEAR) enc_grid_init(&o->table, in, kind == GRID32);
     o->mul = v16_load(in->mul);
     o->mul2 = v16_load(in->mul2);
     o->lo = v16_set1(in->lo);
@@ -452,8 +482,8 @@ static void load_block(enc_block *b, const enc_pass *o, int k0)
 /* Grid values nearest to w * inv. */
 Q_INLINE void nearest4(v16f g[4], const enc_pass *o, const v16f w[4], v16f inv, bool far)
 {
-    if (o->grid) {
-        enc_grid4(g, w, inv, &o->table, far);
+    if (o->kind != LINEAR) {
+        enc_grid4(g, w, inv, &o->table, o->kind == GRID32, far);
         return;
     }
     const v16f magic = v16_set1(12582912.f); /* q_rne */
@@ -552,7 +582,7 @@ Q_INLINE void round_block(const enc_pass *o, const enc_block *b, v16f scale, v16
 /* Codes nearest to w * inv of 4 k, k = byte of a lane. */
 Q_INLINE v16i codes4(const enc_pass *o, const v16f w[4], v16f inv)
 {
-    if (o->grid) return enc_codes4(w, inv, &o->table);
+    if (o->kind != LINEAR) return enc_codes4(w, inv, &o->table, o->kind == GRID32);
     v16f g[4];
     nearest4(g, o, w, inv, true);
     v16i line = v16i_set1(0);
@@ -575,10 +605,11 @@ Q_INLINE void put_chunk(int type, uint8_t *planes, int c, v16i codes)
     const v16i low = v16i_and(codes, v16i_set1(0x0f0f0f0f));
     uint8_t *line = planes + 64 * (c / 8 * 4 + c % 4);
     v16i_store(line, v16i_or(v16i_load(line), c % 8 < 4 ? low : v16i_shl(low, 4)));
-    if (type != Q_L6) return;
+    if (type != Q_L6 && type != Q_N5) return;
     const v16i high = v16i_and(v16i_shr(codes, 4), v16i_set1(0x03030303));
-    line = planes + 512 + 64 * (c / 8 * 2 + c % 2);
-    v16i_store(line, v16i_or(v16i_load(line), v16i_shl(high, c % 8 / 2 * 2)));
+    line = planes + 512 + 64 * (type == Q_L6 ? c / 8 * 2 + c % 2 : c / 8);
+    const int bit = type == Q_L6 ? c % 8 / 2 * 2 : c % 8;
+    v16i_store(line, v16i_or(v16i_load(line), v16i_shl(high, bit)));
 }
 
 Q_INLINE void pack_block(const enc_pass *o, uint8_t *tile, int t, int i, v16f scale, v16f stored,
@@ -599,7 +630,8 @@ Q_INLINE void pack_block(const enc_pass *o, uint8_t *tile, int t, int i, v16f sc
                       v16i_and(codes4(o, n, inv), some));
             nearest4(g, o, n, inv, true);
             Q_UNROLL
-            for (int l = 0; l < 4; l++) { /* s * g is exact; a missing weight and its value are 0 */
+            for (int l = 0; l < 4; l++) { /* s * g is exact; in a missing row all is 0 */
+                if (k0 + j + k + l >= in->k) break;
                 const v16d v = v16_double(v16_mul(stored, v16_mul(s, g[l])));
                 const v16d x = v16_double(w[k + l]), d = v16d_sub(x, v);
                 *err = v16d_add(*err, v16d_mul(d, d));
@@ -611,11 +643,11 @@ Q_INLINE void pack_block(const enc_pass *o, uint8_t *tile, int t, int i, v16f sc
 
 /* ---- the passes ---- */
 
-Q_INLINE void fit_rows(const q_enc *in, uint8_t *tiles, float top[16], bool grid)
+Q_INLINE void fit_rows(const q_enc *in, uint8_t *tiles, float top[16], int kind)
 {
     enc_pass o;
     enc_block b;
-    pass_init(&o, in, grid);
+    pass_init(&o, in, kind);
     v16f most = v16_zero();
     for (int t = 0; t < in->n_tile; t++) {
         for (int i = 0; i < Q_ENC_SUBS; i++) {
@@ -629,11 +661,11 @@ Q_INLINE void fit_rows(const q_enc *in, uint8_t *tiles, float top[16], bool grid
 }
 
 Q_INLINE void round_rows(const q_enc *in, uint8_t *tiles, const float *scale, double *num,
-                         double *den, bool grid)
+                         double *den, int kind)
 {
     enc_pass o;
     enc_block b;
-    pass_init(&o, in, grid);
+    pass_init(&o, in, kind);
     v16d n = v16d_zero(), d = v16d_zero();
     for (int t = 0; t < in->n_tile; t++) {
         uint8_t *tile = tiles + (size_t)t * in->tile_bytes;
@@ -648,10 +680,10 @@ Q_INLINE void round_rows(const q_enc *in, uint8_t *tiles, const float *scale, do
 }
 
 Q_INLINE void pack_rows(const q_enc *in, uint8_t *tiles, const float *scale, const float *stored,
-                        double *err, double *sum, bool grid)
+                        double *err, double *sum, int kind)
 {
     enc_pass o;
-    pass_init(&o, in, grid);
+    pass_init(&o, in, kind);
     v16d e = v16d_zero(), s = v16d_zero();
     for (int t = 0; t < in->n_tile; t++) {
         uint8_t *tile = tiles + (size_t)t * in->tile_bytes;
@@ -677,22 +709,25 @@ static void enc_max_v16(uint32_t max_bits[16], const float *src, size_t ld, int 
 
 static void enc_fit_v16(const q_enc *in, uint8_t *tiles, float top[16])
 {
-    if (q_enc_has_grid(in->type)) fit_rows(in, tiles, top, true);
-    else fit_rows(in, tiles, top, false);
+    if (in->n_grid == GRID32) fit_rows(in, tiles, top, GRID32);
+    else if (in->n_grid == GRID16) fit_rows(in, tiles, top, GRID16);
+    else fit_rows(in, tiles, top, LINEAR);
 }
 
 static void enc_round_v16(const q_enc *in, uint8_t *tiles, const float scale[16], double num[16],
                           double den[16])
 {
-    if (q_enc_has_grid(in->type)) round_rows(in, tiles, scale, num, den, true);
-    else round_rows(in, tiles, scale, num, den, false);
+    if (in->n_grid == GRID32) round_rows(in, tiles, scale, num, den, GRID32);
+    else if (in->n_grid == GRID16) round_rows(in, tiles, scale, num, den, GRID16);
+    else round_rows(in, tiles, scale, num, den, LINEAR);
 }
 
 static void enc_pack_v16(const q_enc *in, uint8_t *tiles, const float scale[16],
                          const float stored[16], double err[16], double sum[16])
 {
-    if (q_enc_has_grid(in->type)) pack_rows(in, tiles, scale, stored, err, sum, true);
-    else pack_rows(in, tiles, scale, stored, err, sum, false);
+    if (in->n_grid == GRID32) pack_rows(in, tiles, scale, stored, err, sum, GRID32);
+    else if (in->n_grid == GRID16) pack_rows(in, tiles, scale, stored, err, sum, GRID16);
+    else pack_rows(in, tiles, scale, stored, err, sum, LINEAR);
 }
 
 Q_INLINE void fill_enc(q_kern *t)
