@@ -20,10 +20,6 @@
 typedef struct v16d { __m512d a, b; } v16d; /* sixteen doubles */
 
 Q_INLINE v16d v16d_zero(void) { return (v16d){ _mm512_setzero_pd(), _mm512_setzero_pd() }; }
-Q_INLINE v16d v16d_load(const double *p)
-{
-    return (v16d){ _mm512_loadu_pd(p), _mm512_loadu_pd(p + 8) };
-}
 Q_INLINE void v16d_store(double *p, v16d x)
 {
     _mm512_storeu_pd(p, x.a);
@@ -194,11 +190,6 @@ Q_INLINE v16d v16d_zero(void)
 {
     const __m256d z = _mm256_setzero_pd();
     return (v16d){ { z, z, z, z } };
-}
-Q_INLINE v16d v16d_load(const double *p)
-{
-    return (v16d){ { _mm256_loadu_pd(p), _mm256_loadu_pd(p + 4), _mm256_loadu_pd(p + 8),
-                     _mm256_loadu_pd(p + 12) } };
 }
 Q_INLINE void v16d_store(double *p, v16d x)
 {
@@ -431,21 +422,20 @@ typedef struct enc_block {
     bool plain;             /* all of imp is 1 */
 } enc_block;
 
-/* What a pass has at hand.  kind is a constant where it is inlined: one loop per kind of format. */
-enum { LINEAR = 0, GRID16 = 16, GRID32 = 32 };
+/* Kinds of formats, by the points of their grid.  The search, where the time goes, has its own code
+ * for each; everything else asks as it goes (ANY), which keeps the program small. */
+enum { ANY = -1, LINEAR = 0, GRID16 = 16, GRID32 = 32 };
 
 typedef struct enc_pass {
     const q_enc *in;
     enc_grid table;
     v16f mul, mul2, lo, hi;
-    int kind;
 } enc_pass;
 
-Q_INLINE void pass_init(enc_pass *o, const q_enc *in, int kind)
+static void pass_init(enc_pass *o, const q_enc *in)
 {
     o->in = in;
-    o->kind = kind;
-    if (kind != LINEAR) enc_grid_init(&o->table, in, kind == GRID32);
+    if (in->grid) enc_grid_init(&o->table, in, in->n_grid == GRID32);
     o->mul = v16_load(in->mul);
     o->mul2 = v16_load(in->mul2);
     o->lo = v16_set1(in->lo);
@@ -468,22 +458,23 @@ Q_INLINE void load16(v16f w[16], const q_enc *in, int k0)
     v16_transpose(w);
 }
 
-static void load_block(enc_block *b, const enc_pass *o, int k0)
+static void __attribute__((noinline)) load_block(enc_block *b, const enc_pass *o, int k0)
 {
     const q_enc *in = o->in;
     const int sub = in->sub;
     for (int i = 0; i < sub; i += 16) load16(b->w + i, in, k0 + i);
     for (int i = 0; i < sub; i++) b->w[i] = v16_mul(v16_mul(b->w[i], o->mul), o->mul2);
     b->plain = !in->imp && k0 + sub <= in->k;
-    if (!b->plain)
-        for (int i = 0; i < sub; i++) b->imp[i] = q_enc_imp(in, k0 + i);
+    v16_store(b->imp, v16_set1(1.0f));
+    v16_store(b->imp + 16, v16_set1(1.0f));
+    for (int i = 0; !b->plain && i < sub; i++) b->imp[i] = q_enc_imp(in, k0 + i);
 }
 
-/* Grid values nearest to w * inv. */
-Q_INLINE void nearest4(v16f g[4], const enc_pass *o, const v16f w[4], v16f inv, bool far)
+/* Grid values nearest to w * inv for 4 k. */
+Q_INLINE void nearest4(v16f g[4], const enc_pass *o, const v16f w[4], v16f inv, int kind, bool far)
 {
-    if (o->kind != LINEAR) {
-        enc_grid4(g, w, inv, &o->table, o->kind == GRID32, far);
+    if (kind != LINEAR) {
+        enc_grid4(g, w, inv, &o->table, kind == GRID32, far);
         return;
     }
     const v16f magic = v16_set1(12582912.f); /* q_rne */
@@ -494,39 +485,48 @@ Q_INLINE void nearest4(v16f g[4], const enc_pass *o, const v16f w[4], v16f inv, 
     }
 }
 
+static void __attribute__((noinline)) nearest_any(v16f g[4], const enc_pass *o, const v16f w[4],
+                                                  v16f inv)
+{
+    if (!o->in->grid) nearest4(g, o, w, inv, LINEAR, true);
+    else if (o->in->n_grid == GRID16) nearest4(g, o, w, inv, GRID16, true);
+    else nearest4(g, o, w, inv, GRID32, true);
+}
+
 /* For codes nearest under 1 / inv: wg = sum imp * w * g, gg = sum imp * g * g. */
+static void __attribute__((noinline)) products_any(v16f *wg, v16f *gg, const enc_pass *o,
+                                                   const enc_block *b, v16f inv)
+{
+    v16f p = v16_zero(), q = v16_zero(), g[4];
+    for (int k = 0; k < o->in->sub; k++) {
+        if (k % 4 == 0) nearest_any(g, o, b->w + k, inv);
+        const v16f ig = v16_mul(v16_set1(b->imp[k]), g[k % 4]);
+        p = v16_add(p, v16_mul(b->w[k], ig));
+        q = v16_add(q, v16_mul(g[k % 4], ig));
+    }
+    *wg = p;
+    *gg = q;
+}
+
+/* The same for the search: weights of the row are within reach of the grid, imp is 1. */
 Q_INLINE void products(v16f *wg, v16f *gg, const enc_pass *o, const enc_block *b, v16f inv,
-                       bool far)
+                       int kind)
 {
     v16f p = v16_zero(), q = v16_zero();
-    const int sub = o->in->sub;
-    if (b->plain) {
-        for (int k = 0; k < sub; k += 4) {
-            v16f g[4];
-            nearest4(g, o, b->w + k, inv, far);
-            Q_UNROLL
-            for (int i = 0; i < 4; i++) {
-                p = v16_add(p, v16_mul(b->w[k + i], g[i]));
-                q = v16_fma(g[i], g[i], q);
-            }
-        }
-    } else {
-        for (int k = 0; k < sub; k += 4) {
-            v16f g[4];
-            nearest4(g, o, b->w + k, inv, far);
-            Q_UNROLL
-            for (int i = 0; i < 4; i++) {
-                const v16f ig = v16_mul(v16_set1(b->imp[k + i]), g[i]);
-                p = v16_add(p, v16_mul(b->w[k + i], ig));
-                q = v16_add(q, v16_mul(g[i], ig));
-            }
+    for (int k = 0; k < o->in->sub; k += 4) {
+        v16f g[4];
+        nearest4(g, o, b->w + k, inv, kind, false);
+        Q_UNROLL
+        for (int i = 0; i < 4; i++) {
+            p = v16_add(p, v16_mul(b->w[k + i], g[i]));
+            q = v16_fma(g[i], g[i], q);
         }
     }
     *wg = p;
     *gg = q;
 }
 
-Q_INLINE v16f fit_block(const enc_pass *o, const enc_block *b)
+Q_INLINE v16f fit_block(const enc_pass *o, const enc_block *b, int kind)
 {
     const v16f zero = v16_zero(), one = v16_set1(1.0f);
     v16f top = zero, mag = zero, sigma = zero, best = zero;
@@ -539,7 +539,9 @@ Q_INLINE v16f fit_block(const enc_pass *o, const enc_block *b)
     const v16f rcp = v16f_where_gt(v16_set1(Q_ENC_VANISHING), mag, zero, v16_div(one, top));
     for (int i = 0; i < o->in->n_place; i++) {
         v16f wg, gg;
-        products(&wg, &gg, o, b, v16_mul(v16_set1(o->in->place[i]), rcp), false);
+        const v16f inv = v16_mul(v16_set1(o->in->place[i]), rcp);
+        if (kind == ANY) products_any(&wg, &gg, o, b, inv);
+        else products(&wg, &gg, o, b, inv, kind);
         const v16f s = v16_div(wg, v16f_where_gt(gg, zero, gg, one)), gain = v16_mul(wg, s);
         sigma = v16f_where_gt(gain, best, s, sigma);
         best = v16f_where_gt(gain, best, gain, best);
@@ -554,7 +556,7 @@ Q_INLINE v16f reciprocal(v16f x)
     return v16f_where_gt(v16_abs(x), zero, v16_div(v16_set1(1.0f), x), zero);
 }
 
-Q_INLINE void round_block(const enc_pass *o, const enc_block *b, v16f scale, v16f sigma,
+static void round_block(const enc_pass *o, const enc_block *b, v16f scale, v16f sigma,
                           int8_t *s8, v16d *num, v16d *den)
 {
     const v16f zero = v16_zero(), magic = v16_set1(12582912.f);
@@ -565,7 +567,7 @@ Q_INLINE void round_block(const enc_pass *o, const enc_block *b, v16f scale, v16
         v16f wg, gg, t = v16_add(mid, v16_set1((float)i));
         t = v16_min(v16_max(t, v16_set1(-127.0f)), v16_set1(127.0f));
         const v16f sg = v16_mul(scale, t);
-        products(&wg, &gg, o, b, reciprocal(sg), true);
+        products_any(&wg, &gg, o, b, reciprocal(sg));
         const v16f gain = v16_mul(sg, v16_sub(v16_add(wg, wg), v16_mul(sg, gg)));
         s = v16f_where_gt(gain, best, t, s); /* s = 0 gains 0 */
         bwg = v16f_where_gt(gain, best, wg, bwg);
@@ -579,12 +581,10 @@ Q_INLINE void round_block(const enc_pass *o, const enc_block *b, v16f scale, v16
 
 /* ---- packing ---- */
 
-/* Codes nearest to w * inv of 4 k, k = byte of a lane. */
-Q_INLINE v16i codes4(const enc_pass *o, const v16f w[4], v16f inv)
+/* Codes nearest to w * inv of 4 k, k = byte of a lane; g: their values in the grid. */
+static v16i codes4(const enc_pass *o, const v16f w[4], const v16f g[4], v16f inv)
 {
-    if (o->kind != LINEAR) return enc_codes4(w, inv, &o->table, o->kind == GRID32);
-    v16f g[4];
-    nearest4(g, o, w, inv, true);
+    if (o->in->grid) return enc_codes4(w, inv, &o->table, o->in->n_grid == GRID32);
     v16i line = v16i_set1(0);
     const v16i first = v16i_set1(o->in->type == Q_L6 ? 32 : 0), byte = v16i_set1(255);
     Q_UNROLL
@@ -596,7 +596,7 @@ Q_INLINE v16i codes4(const enc_pass *o, const v16f w[4], v16f inv)
 }
 
 /* Puts the codes of chunk c (4 k) of half a tile into its planes, which were zero (t16.h). */
-Q_INLINE void put_chunk(int type, uint8_t *planes, int c, v16i codes)
+static void put_chunk(int type, uint8_t *planes, int c, v16i codes)
 {
     if (type == Q_L8) {
         v16i_store(planes + 64 * c, codes);
@@ -612,7 +612,7 @@ Q_INLINE void put_chunk(int type, uint8_t *planes, int c, v16i codes)
     v16i_store(line, v16i_or(v16i_load(line), v16i_shl(high, bit)));
 }
 
-Q_INLINE void pack_block(const enc_pass *o, uint8_t *tile, int t, int i, v16f scale, v16f stored,
+static void pack_block(const enc_pass *o, uint8_t *tile, int t, int i, v16f scale, v16f stored,
                          v16d *err, v16d *sum)
 {
     const q_enc *in = o->in;
@@ -625,13 +625,12 @@ Q_INLINE void pack_block(const enc_pass *o, uint8_t *tile, int t, int i, v16f sc
         for (int k = 0; k < 16; k += 4) {
             Q_UNROLL
             for (int l = 0; l < 4; l++) n[l] = v16_mul(v16_mul(w[k + l], o->mul), o->mul2);
+            nearest_any(g, o, n, inv);
             const int at = i * sub + j + k; /* in the tile */
             put_chunk(in->type, tile + 64 + 512 * (at / Q_TILE), at % Q_TILE / 4,
-                      v16i_and(codes4(o, n, inv), some));
-            nearest4(g, o, n, inv, true);
-            Q_UNROLL
-            for (int l = 0; l < 4; l++) { /* s * g is exact; in a missing row all is 0 */
-                if (k0 + j + k + l >= in->k) break;
+                      v16i_and(codes4(o, n, g, inv), some));
+            for (int l = 0; l < 4 && k0 + j + k + l < in->k; l++) {
+                /* s * g is exact; in a missing row all is 0 */
                 const v16d v = v16_double(v16_mul(stored, v16_mul(s, g[l])));
                 const v16d x = v16_double(w[k + l]), d = v16d_sub(x, v);
                 *err = v16d_add(*err, v16d_mul(d, d));
@@ -643,16 +642,21 @@ Q_INLINE void pack_block(const enc_pass *o, uint8_t *tile, int t, int i, v16f sc
 
 /* ---- the passes ---- */
 
-Q_INLINE void fit_rows(const q_enc *in, uint8_t *tiles, float top[16], int kind)
+static v16f fit_any(const enc_pass *o, const enc_block *b) { return fit_block(o, b, ANY); }
+
+static void enc_fit_v16(const q_enc *in, uint8_t *tiles, float top[16])
 {
     enc_pass o;
     enc_block b;
-    pass_init(&o, in, kind);
+    pass_init(&o, in);
     v16f most = v16_zero();
     for (int t = 0; t < in->n_tile; t++) {
         for (int i = 0; i < Q_ENC_SUBS; i++) {
             load_block(&b, &o, (t * Q_ENC_SUBS + i) * in->sub);
-            const v16f sigma = fit_block(&o, &b);
+            const v16f sigma = !b.plain                ? fit_any(&o, &b)
+                               : !in->grid             ? fit_block(&o, &b, LINEAR)
+                               : in->n_grid == GRID16  ? fit_block(&o, &b, GRID16)
+                                                       : fit_block(&o, &b, GRID32);
             most = v16_max(v16_abs(sigma), most);
             v16_store((float *)(void *)(tiles + (size_t)t * in->tile_bytes + 64 + 64 * i), sigma);
         }
@@ -660,12 +664,12 @@ Q_INLINE void fit_rows(const q_enc *in, uint8_t *tiles, float top[16], int kind)
     v16_store(top, most);
 }
 
-Q_INLINE void round_rows(const q_enc *in, uint8_t *tiles, const float *scale, double *num,
-                         double *den, int kind)
+static void enc_round_v16(const q_enc *in, uint8_t *tiles, const float scale[16], double num[16],
+                          double den[16])
 {
     enc_pass o;
     enc_block b;
-    pass_init(&o, in, kind);
+    pass_init(&o, in);
     v16d n = v16d_zero(), d = v16d_zero();
     for (int t = 0; t < in->n_tile; t++) {
         uint8_t *tile = tiles + (size_t)t * in->tile_bytes;
@@ -679,11 +683,11 @@ Q_INLINE void round_rows(const q_enc *in, uint8_t *tiles, const float *scale, do
     v16d_store(den, d);
 }
 
-Q_INLINE void pack_rows(const q_enc *in, uint8_t *tiles, const float *scale, const float *stored,
-                        double *err, double *sum, int kind)
+static void enc_pack_v16(const q_enc *in, uint8_t *tiles, const float scale[16],
+                         const float stored[16], double err[16], double sum[16])
 {
     enc_pass o;
-    pass_init(&o, in, kind);
+    pass_init(&o, in);
     v16d e = v16d_zero(), s = v16d_zero();
     for (int t = 0; t < in->n_tile; t++) {
         uint8_t *tile = tiles + (size_t)t * in->tile_bytes;
@@ -705,29 +709,6 @@ static void enc_max_v16(uint32_t max_bits[16], const float *src, size_t ld, int 
         if (i < k) m = v16i_maxu(m, v16_abs_bits(v16_load_n(p + i, k - i)));
         max_bits[r] = v16i_hmaxu(m);
     }
-}
-
-static void enc_fit_v16(const q_enc *in, uint8_t *tiles, float top[16])
-{
-    if (in->n_grid == GRID32) fit_rows(in, tiles, top, GRID32);
-    else if (in->n_grid == GRID16) fit_rows(in, tiles, top, GRID16);
-    else fit_rows(in, tiles, top, LINEAR);
-}
-
-static void enc_round_v16(const q_enc *in, uint8_t *tiles, const float scale[16], double num[16],
-                          double den[16])
-{
-    if (in->n_grid == GRID32) round_rows(in, tiles, scale, num, den, GRID32);
-    else if (in->n_grid == GRID16) round_rows(in, tiles, scale, num, den, GRID16);
-    else round_rows(in, tiles, scale, num, den, LINEAR);
-}
-
-static void enc_pack_v16(const q_enc *in, uint8_t *tiles, const float scale[16],
-                         const float stored[16], double err[16], double sum[16])
-{
-    if (in->n_grid == GRID32) pack_rows(in, tiles, scale, stored, err, sum, GRID32);
-    else if (in->n_grid == GRID16) pack_rows(in, tiles, scale, stored, err, sum, GRID16);
-    else pack_rows(in, tiles, scale, stored, err, sum, LINEAR);
 }
 
 Q_INLINE void fill_enc(q_kern *t)
