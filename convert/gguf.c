@@ -140,7 +140,7 @@ static char *mark(uint64_t off) { return (char *)(uintptr_t)off; }
 
 static vq_status read_key(reader *r, cv_gkey *k)
 {
-    uint64_t off, len, type;
+    uint64_t off = 0, len = 0, type = 0;
     *k = (cv_gkey){ .n = 1 };
     vq_status st = get_name(r, MAX_KEY, "a key of no or more than 65535 bytes", &off, &len);
     if (!st) st = get(r, 4, &type);
@@ -215,7 +215,7 @@ static bool mul_u64(uint64_t a, uint64_t b, uint64_t *out)
 
 static vq_status read_tensor(reader *r, cv_tensor *t)
 {
-    uint64_t off, len, n_dim, ne[4] = { 1, 1, 1, 1 }, type;
+    uint64_t off = 0, len = 0, n_dim = 0, ne[4] = { 1, 1, 1, 1 }, type = 0;
     *t = (cv_tensor){ .file = r->s, .n = 1 };
     vq_status st = get_name(r, MAX_NAME, "a tensor name of no or more than 63 bytes", &off, &len);
     if (!st) st = get(r, 4, &n_dim);

@@ -214,7 +214,7 @@ static vq_status encode_band(const pipe *x, slot *s, float *rows)
     if (is_vector(t)) return copy_vector(x, s);
     const uint32_t k = t->cols;
     uint32_t first[2] = { 0 }, n[2] = { 0 };
-    cv_span span[2];
+    cv_span span[2] = { { 0 } };
     const uint8_t *raw[2] = { s->raw };
     for (int i = 0; i < src->n; i++) {
         n[i] = rows_in(p, &s->b, i, &first[i]);

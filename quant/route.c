@@ -18,8 +18,8 @@ static int best(const float *v, const bool *taken, int n)
 
 static float top_two(const float *b, int n)
 {
-    float first = b[0], second = -INFINITY;
-    for (int i = 1; i < n; i++) {
+    float first = -INFINITY, second = -INFINITY;
+    for (int i = 0; i < n; i++) {
         if (b[i] > first) {
             second = first;
             first = b[i];
@@ -36,6 +36,7 @@ int q_route(int32_t *idx, float *w, const float *logits, const float *bias, int 
     float s[Q_MAX_EXPERTS], b[Q_MAX_EXPERTS], rank[Q_MAX_EXPERTS];
     bool taken[Q_MAX_EXPERTS], open[Q_MAX_EXPERTS];
     const int per = n / n_group;
+    assert(n <= Q_MAX_EXPERTS && per >= 1 && per * n_group == n); /* the container was checked */
     for (int i = 0; i < n; i++) {
         s[i] = 1.0f / (1.0f + q_exp(-logits[i]));
         b[i] = s[i] + bias[i];

@@ -248,7 +248,7 @@ vq_status vq_model_bind(vq_model *m, const vq_file *f, const q_kern *kern, vq_er
     m->n_ids = (int)c->n_ids;
     for (uint32_t i = 0; i < f->n_tensor; i++) m->params += f->tensor[i].params;
 
-    m->layer = vq_calloc((size_t)(m->n_layer + m->n_mtp), sizeof *m->layer);
+    m->layer = vq_calloc((size_t)m->n_layer + (size_t)m->n_mtp, sizeof *m->layer);
     if (!m->layer) return vq_fail(e, VQ_ENOMEM, "%s: out of memory", f->path);
     binder b = { m, f, kern, e, VQ_OK };
     matrix(&b, &m->embed, VAQ_EMBED, -1, c->n_vocab, c->hidden);

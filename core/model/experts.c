@@ -96,7 +96,7 @@ vq_status vq_experts_new(vq_experts **out, const vq_model *m, uint64_t budget, v
     *out = NULL;
     vq_status st = check_spans(m, e);
     if (st) return st;
-    if (budget < largest) {
+    if (!largest || budget < largest) {
         char has[16], needs[16];
         vq_fmt_size(has, budget);
         vq_fmt_size(needs, largest);

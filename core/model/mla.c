@@ -21,8 +21,8 @@ static void phase_latents(vq_fw *fw, int layer, int thread, const vq_in *in)
     int step[2], cuts[2], jobs[2];
     for (int i = 0; i < 2; i++) { /* q_a has no rows when queries have no latent */
         step[i] = w[i]->rows ? Q_ROWS * vq_job_groups(fw, w[i], fw->n) : 1;
-        cuts[i] = vq_ceil_div(w[i]->rows, step[i]);
-        jobs[i] = cuts[i] * vq_ceil_div(fw->n, VQ_TB);
+        cuts[i] = w[i]->rows ? vq_ceil_div(w[i]->rows, step[i]) : 1;
+        jobs[i] = w[i]->rows ? cuts[i] * vq_ceil_div(fw->n, VQ_TB) : 0;
     }
     for (int j; (j = vq_job(fw->pool, thread, jobs[0] + jobs[1])) >= 0;) {
         const int i = j >= jobs[0], k = i ? j - jobs[0] : j;

@@ -29,12 +29,14 @@ static void foresee(vq_fw *fw, int layer, int thread, int g)
     const vq_layer *y = &fw->m->layer[layer + 1];
     const vq_matrix *w = &y->moe.router;
     vq_thread *th = &fw->th[thread];
+    q_gemm_f_fn *gemm = w->gemm.f;
     const int hidden = fw->m->hidden, k = vq_ceil_div(hidden, Q_TILE) * Q_TILE;
+    if (!gemm) return; /* guesses() has asked */
     fw->k->rmsnorm(th->vec, fw->x, y->norm_ffn, hidden, fw->m->cfg->eps);
     memset(th->vec + hidden, 0, (size_t)(k - hidden) * sizeof *th->vec);
     const int n = w->rows - Q_ROWS * g < Q_ROWS ? w->rows - Q_ROWS * g : Q_ROWS;
-    w->gemm.f(fw->guess + Q_ROWS * g, (size_t)n, w->w + (size_t)g * w->group, n, k, th->vec,
-              (size_t)k, 1, th->tmp);
+    gemm(fw->guess + Q_ROWS * g, (size_t)n, w->w + (size_t)g * w->group, n, k, th->vec, (size_t)k,
+         1, th->tmp);
 }
 
 static void phase_scores(vq_fw *fw, int layer, int thread, const vq_in *in)

@@ -170,7 +170,8 @@ static void shape(vq_fw *fw, const vq_model *m, const vq_plan *p)
     fw->vdp = round_up((size_t)m->vd, Q_ROWS);
     fw->unit_q = Q_ROWS / gcd(m->qd, Q_ROWS);
     fw->unit_v = Q_ROWS / gcd(m->od, Q_ROWS);
-    const size_t heads_q = (size_t)(fw->unit_q * m->qd), heads_v = (size_t)(fw->unit_v * m->od);
+    const size_t heads_q = (size_t)fw->unit_q * (size_t)m->qd;
+    const size_t heads_v = (size_t)fw->unit_v * (size_t)m->od;
     fw->y_cols = most(VQ_JOB_ROWS, most(heads_q, heads_v));
     if (m->cfg->n_expert) fw->y2_cols = VQ_JOB_ROWS;
     if (m->lora) {
