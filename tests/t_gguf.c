@@ -553,7 +553,7 @@ static void config_of(gg *g, cv_config *c, vq_status want, const char *says)
 static void test_rope(void)
 {
     static const float divisors[8] = { 1, 1, 1, 1.5f, 2, 4, 8, 8 };
-    static const uint8_t zeros[1 << 14]; /* more than the largest tensor has */
+    static const uint8_t zeros[4 * CK_VOCAB * CK_HIDDEN];
     cv_config plain, c;
     gg g = { .n_key = 0 };
 #define START() (put_keys(&g, "llama"), \
@@ -660,7 +660,7 @@ static void test_text(void)
 
 static void test_refused(void)
 {
-    static const uint8_t zeros[4 * CK_VOCAB * CK_HIDDEN];
+    static const uint8_t zeros[1 << 14]; /* more than the largest tensor has */
     ck k;
     vq_err e;
     gg g = { .n_key = 0 };

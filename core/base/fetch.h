@@ -35,7 +35,7 @@ typedef struct vq_fetch vq_fetch;
 vq_status vq_fetch_new(vq_fetch **out, const char *path, int threads, vq_err *e);
 void vq_fetch_free(vq_fetch *f);    /* waits for what is being read; takes NULL */
 
-/* Queues a read (state IDLE, DONE or FAILED before).  Urgent ones go before the others, in order. */
+/* Queues a read (IDLE, DONE or FAILED before).  Urgent ones go before the others, in order. */
 void vq_fetch_put(vq_fetch *f, vq_read *r, bool urgent);
 /* A queued read becomes urgent. */
 void vq_fetch_hurry(vq_fetch *f, vq_read *r);
