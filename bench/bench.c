@@ -432,3 +432,15 @@ vq_status bn_run(const bn_opts *o, vq_buf *out, vq_err *e)
     vq_free(b);
     return s;
 }
+
+vq_status bn_read_speed(double *gbs, int threads, const char *cpu, vq_err *e)
+{
+    bn_roof *roof;
+    double v[3];
+    const vq_status s = bn_roof_open(&roof, threads > 0 ? threads : vq_cpu_fast_count(), cpu, e);
+    if (s) return s;
+    for (int i = 0; i < 3; i++) v[i] = bn_roof_read(roof);
+    *gbs = median(v, 3);
+    bn_roof_close(roof);
+    return VQ_OK;
+}

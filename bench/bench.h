@@ -27,6 +27,10 @@ typedef struct bn_opts {
  * VQ_ENOFIT when the shape is larger than memory. */
 vq_status bn_run(const bn_opts *o, vq_buf *out, vq_err *e);
 
+/* How fast memory is read here, in GB/s of 10^9 bytes: the median of three passes of the roofline,
+ * some seconds.  threads 0: the performance cores. */
+vq_status bn_read_speed(double *gbs, int threads, const char *cpu, vq_err *e);
+
 /* --compare A.json B.json: the two runs side by side, B / A. */
 vq_status bn_compare(const char *a, const char *b, bool json, vq_buf *out, vq_err *e);
 

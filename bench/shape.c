@@ -6,32 +6,10 @@
 #include "bench/shape.h"
 
 #include "core/base/mem.h"
+#include "core/file/shapes.h"
 
 #include <math.h>
 #include <string.h>
-
-typedef struct shape {
-    const char *name;
-    uint32_t arch, n_layer, hidden, n_head, n_head_kv, inter, n_vocab, ctx;
-    uint32_t flags;
-    float eps;
-    double theta;
-} shape;
-
-/* models.md 1.1; rope scaling is left out, it changes no speed. */
-static const shape shapes[] = {
-    { "qwen-1.5b", VAQ_QWEN2, 28, 1536, 12, 2, 8960, 151936, 131072, VAQ_F_QKV_BIAS, 1e-6f, 1e4 },
-    { "qwen-7b", VAQ_QWEN2, 28, 3584, 28, 4, 18944, 152064, 131072, VAQ_F_QKV_BIAS, 1e-6f, 1e4 },
-    { "qwen-14b", VAQ_QWEN2, 48, 5120, 40, 8, 13824, 152064, 131072, VAQ_F_QKV_BIAS, 1e-5f, 1e6 },
-    { "qwen-32b", VAQ_QWEN2, 64, 5120, 40, 8, 27648, 152064, 131072, VAQ_F_QKV_BIAS, 1e-5f, 1e6 },
-    { "llama-8b", VAQ_LLAMA, 32, 4096, 32, 8, 14336, 128256, 131072, 0, 1e-5f, 5e5 },
-    { "llama-70b", VAQ_LLAMA, 80, 8192, 64, 8, 28672, 128256, 131072, 0, 1e-5f, 5e5 },
-    { "qwen3-8b", VAQ_QWEN3, 36, 4096, 32, 8, 12288, 151936, 131072, VAQ_F_QK_NORM, 1e-6f, 1e6 },
-};
-enum { N_SHAPES = sizeof shapes / sizeof shapes[0], HEAD_DIM = 128 };
-
-const char *const bn_shape_names[] = { "qwen-1.5b", "qwen-7b",   "qwen-14b", "qwen-32b",
-                                       "llama-8b",  "llama-70b", "qwen3-8b", NULL };
 
 typedef struct maker {
     vaq_tensor *t; /* (n) */
@@ -142,38 +120,15 @@ static vq_status fill(uint8_t *p, const vaq_tensor *t, uint64_t *seed, vq_err *e
     return VQ_OK;
 }
 
-static void configure(vaq_config *c, const shape *s, double *rope)
-{
-    memset(c, 0, sizeof *c);
-    c->arch = s->arch;
-    c->flags = s->flags;
-    c->n_layer = s->n_layer;
-    c->hidden = s->hidden;
-    c->n_head = s->n_head;
-    c->n_head_kv = s->n_head_kv;
-    c->head_dim = c->v_dim = c->rope_dim = HEAD_DIM;
-    c->inter = s->inter;
-    c->n_vocab = c->n_ids = s->n_vocab;
-    c->ctx = s->ctx;
-    c->eps = s->eps;
-    c->attn_scale = (float)(1 / sqrt((double)HEAD_DIM));
-    c->rope_mult = 1;
-    c->bos = c->eos = -1;
-    c->temperature = 0.6f;
-    c->top_p = 0.95f;
-    for (int i = 0; i < HEAD_DIM / 2; i++) rope[i] = pow(s->theta, -2.0 * i / HEAD_DIM);
-}
-
 vq_status bn_shape_open(vq_file **out, void **mem, size_t *bytes, const char *name,
                         const char *type, const q_kern *kern, vq_err *e)
 {
     *out = NULL;
     *mem = NULL;
     *bytes = 0;
-    const shape *s = NULL;
-    for (int i = 0; i < N_SHAPES; i++)
-        if (!strcmp(shapes[i].name, name)) s = &shapes[i];
-    if (!s)
+    vaq_config config;
+    double rope[VAQ_MAX_HEAD_DIM / 2];
+    if (!vq_shape_config(&config, rope, name) || config.arch == VAQ_DEEPSEEK3)
         return vq_fail(e, VQ_EUSAGE,
                        "--shape %s: unknown; one of qwen-1.5b qwen-7b qwen-14b qwen-32b llama-8b "
                        "llama-70b qwen3-8b",
@@ -181,9 +136,6 @@ vq_status bn_shape_open(vq_file **out, void **mem, size_t *bytes, const char *na
     const q_typeinfo *ti = q_type_by_name(type ? type : "n4");
     if (!ti || !ti->known) return vq_fail(e, VQ_EUSAGE, "--type %s: no such weight type", type);
 
-    vaq_config config;
-    double rope[HEAD_DIM / 2];
-    configure(&config, s, rope);
     maker m = { .type = ti->id };
     list_tensors(&m, &config);
     vq_buf front = { 0 };

@@ -4,9 +4,6 @@
 
 #include "core/file/file.h"
 
-/* Names of the shapes, NULL at the end. */
-extern const char *const bn_shape_names[];
-
 /* Builds it and opens it; *mem (bytes) must live as long as the file and is freed with
  * vq_pages_free. VQ_EUSAGE: unknown shape or a type without kernels.  VQ_ENOFIT: larger than the
  * available memory. */
