@@ -44,7 +44,7 @@ typedef enum gen_think { GEN_SHOW, GEN_HIDE, GEN_ONLY } gen_think;
     { ARGS_CHOICE, "--draft", "HOW", offsetof(type, field.draft), 0, 0, GEN_DRAFT, \
       "tokens guessed ahead: off, ngram, mtp, auto (off)" }, \
     { ARGS_SIZE, "--experts-ram", "SIZE", offsetof(type, field.experts_ram), 1, 1e15, NULL, \
-      "memory for R1's experts, the rest is read from disk (what fits)" }, \
+      "memory for R1's experts, others stay on disk (what fits)" }, \
     { ARGS_TEXT, "--system", "TEXT", offsetof(type, field.system), 0, 0, NULL, \
       "system message (none: DeepSeek advises against one)" }
 
