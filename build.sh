@@ -126,7 +126,10 @@ flags_of() { # file -> flags beyond BASE
     f=${1%.c}
     case $1 in quant/*|core/file/*) extra=$STRICT ;; *) extra= ;; esac
     # What nobody waits for is made small.
-    case $1 in core/app/*|core/engine/*|bench/*|quant/check/*) extra="$extra $SMALL" ;; esac
+    case $1 in
+    convert/dtype.c|convert/part.c|convert/pipeline.c|convert/safetensors.c) ;; # weights pass here
+    core/app/*|core/engine/*|core/file/*|convert/*|bench/*|quant/check/*) extra="$extra $SMALL" ;;
+    esac
     case $1 in quant/*_*)
         s=${f##*_}
         case " $ISAS " in *" $s "*) eval "extra=\"\$extra \$ISA_$s\"" ;; esac ;;
