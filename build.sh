@@ -76,7 +76,9 @@ probe() { # sets CPU, BASE, STRICT, SMALL, LINK, DEPS and ISA_* ; cached in $BUI
     else say "note: '$CC' lacks -ffp-contract=off; the self-test at start tells if that matters"; fi
     BASE="$BASE$(first_of -pthread)$(first_of -ffunction-sections -fdata-sections)"
     BASE="$BASE$(first_of -Wall -Wextra -Wshadow)"
-    [ -z "${DEBUG:-}" ] || BASE="$BASE -g"
+    # Nothing unwinds the stack of a program in C but a debugger: its tables are a tenth of the size.
+    if [ -n "${DEBUG:-}" ]; then BASE="$BASE -g"
+    else BASE="$BASE$(first_of -fno-asynchronous-unwind-tables -fno-unwind-tables)"; fi
     [ -z "${WERROR:-}" ] || BASE="$BASE -Werror"
     STRICT=$(first_of -Wconversion)
     SMALL=$(first_of -Os)
