@@ -295,7 +295,7 @@ struct q_kern { /* one complete table; plain data, copyable */
 };
 
 uint32_t q_cpu_detect(void);                 /* features of this CPU that the OS lets us use */
-uint32_t q_cpu_built(void);                  /* features this build has kernels for */
+uint32_t q_cpu_usable(void);                 /* those of them this build has kernels for */
 /* Levels usable here, lowest first: names[0] is "ref".  Returns the count (<= 8). */
 int q_cpu_levels(const char *names[8]);
 /* Fills *t for a level by name; NULL or "" or "auto" = the highest usable.  false: this CPU or

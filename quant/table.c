@@ -35,7 +35,8 @@ static const struct level extras[] = {
 };
 enum { N_EXTRAS = sizeof extras / sizeof extras[0] };
 
-/* True if this build has any kernel of the level. */
+/* True if this build has any kernel of the level.  Only for a level that this CPU has: a filler is
+ * compiled with its level's flags, and compilers do store the pointers with its widest registers. */
 static bool fill(q_kern *t, const struct level *l)
 {
     bool any = false;
@@ -43,20 +44,21 @@ static bool fill(q_kern *t, const struct level *l)
     return any;
 }
 
-uint32_t q_cpu_built(void)
+uint32_t q_cpu_usable(void)
 {
+    const uint32_t have = q_cpu_detect();
     q_kern scratch;
     uint32_t r = 0;
     for (int i = 0; i < N_LEVELS; i++)
-        if (fill(&scratch, &levels[i])) r |= levels[i].bit;
+        if (have & levels[i].bit && fill(&scratch, &levels[i])) r |= levels[i].bit;
     for (int i = 0; i < N_EXTRAS; i++)
-        if (fill(&scratch, &extras[i])) r |= extras[i].bit;
+        if (have & extras[i].bit && fill(&scratch, &extras[i])) r |= extras[i].bit;
     return r;
 }
 
 int q_cpu_levels(const char *names[8])
 {
-    const uint32_t have = q_cpu_detect() & q_cpu_built();
+    const uint32_t have = q_cpu_usable();
     int n = 0;
     names[n++] = "ref";
     for (int i = 0; i < N_LEVELS; i++)

@@ -338,7 +338,7 @@ static void levels(void)
 #define Q_OP(name) T_OK(t.name != NULL, "%s has no " #name, names[i]);
 #include "quant/ops.def"
 #undef Q_OP
-        T_OK((t.cpu & ~(q_cpu_detect() & q_cpu_built())) == 0, "%s uses what is not there",
+        T_OK((t.cpu & ~q_cpu_usable()) == 0, "%s uses what is not there",
              names[i]);
         T_OK((t.cpu == 0) == (i == 0), "features of %s", names[i]);
 
