@@ -19,8 +19,15 @@ static int attn_pv8_dotprod(float *o, size_t ldo, const void *vblk, int hd, cons
     return attn_pv8(o, ldo, vblk, hd, e, lde, nvis, m);
 }
 
+static void attn_qkl8_dotprod(float *s, size_t lds, const void *blk, int lora, int rope, int ng,
+                              const q_acts *q2, int m0, int m, float scale)
+{
+    attn_qkl8(s, lds, blk, lora, rope, ng, q2, m0, m, scale);
+}
+
 bool q_fill_attn_dotprod(q_kern *t)
 {
+    t->attn_qkl8 = attn_qkl8_dotprod;
     t->attn_qk8 = attn_qk8_dotprod;
     t->attn_pv8 = attn_pv8_dotprod;
     return true;

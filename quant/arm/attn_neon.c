@@ -183,6 +183,71 @@ static int put_vbf16_neon(void *blk, int p, const float *x, int hd)
     return put_v_float(Q_BF16, blk, p, x, hd);
 }
 
+/* ---- append to the cache of latents, and its turn into values ---- */
+
+/* A128 of x[0..n) into lane `row` of whole tiles of lines. */
+INLINE int put_lat_part(float *d, uint8_t *lines, int row, const float *x, int n)
+{
+    const int whole = (n + Q_TILE - 1) / Q_TILE * Q_TILE;
+    for (int b = 0; b < whole; b += 128, d += Q_PIECE) {
+        const int end = whole < b + 128 ? whole : b + 128;
+        uint32x4_t top = vdupq_n_u32(0);
+        float32x4_t v[4];
+        for (int i = b; i < end; i += 16) top = vmaxq_u32(top, load16(v, x, i, n));
+        const uint32_t mb = vmaxvq_u32(top);
+        if (mb > NEON_FINITE_MAX) return 1;
+        const bool tiny = mb < NEON_TINY;
+        const float big = f32_of_bits(mb), inv = tiny ? 0.0f : 127.0f / big;
+        *d = tiny ? 0.0f : big / 127.0f;
+        for (int i = b; i < end; i += 16, lines += 256) {
+            int32x4_t c[4];
+            load16(v, x, i, n);
+            UNROLL
+            for (int j = 0; j < 4; j++) c[j] = vcvtnq_s32_f32(vmulq_n_f32(v[j], inv));
+            put_lanes(lines, row, narrow_s32(c[0], c[1], c[2], c[3]));
+        }
+    }
+    return 0;
+}
+
+static int put_lat8_neon(void *blk, int p, const float *x, int lora, int rope)
+{
+    const int nl = (lora + Q_TILE - 1) / Q_TILE, nr = (rope + Q_TILE - 1) / Q_TILE;
+    float *d = (float *)blk + p;
+    uint8_t *lines = (uint8_t *)blk + q_lat_codes(lora, rope) +
+                     (size_t)(p / Q_ROWS) * (size_t)(nl + nr) * 1024;
+    return put_lat_part(d, lines, p % Q_ROWS, x, lora) |
+           put_lat_part(d + (nl + 1) / 2 * Q_PIECE, lines + (size_t)nl * 1024, p % Q_ROWS,
+                        x + nl * Q_TILE, rope);
+}
+
+/* Lines of latents have 16 positions x 4 dims, those of values 16 dims x 4 positions: sixteen bytes
+ * of either are a 4 x 4 transpose of the other. */
+static void lat_v8_neon(void *vblk, const void *blk, int lora, int rope, int n)
+{
+    static const uint8_t transpose[16] = { 0, 4, 8,  12, 1, 5, 9,  13,
+                                           2, 6, 10, 14, 3, 7, 11, 15 };
+    const uint8x16_t turn = vld1q_u8(transpose);
+    const int nl = (lora + Q_TILE - 1) / Q_TILE, nr = (rope + Q_TILE - 1) / Q_TILE;
+    const int groups = (lora + 15) / 16;
+    const size_t scales = (size_t)((lora + 127) / 128) * Q_PIECE * sizeof(float);
+    const uint8_t *from = (const uint8_t *)blk + q_lat_codes(lora, rope);
+    memcpy(vblk, blk, scales);
+    for (int p = 0; p < (n + 63) / 64 * 64; p += 16, from += (size_t)(nl + nr) * 1024) {
+        uint8_t *to = (uint8_t *)vblk + scales + (size_t)(p / 64 * groups) * 1024 +
+                      16 * (p % 64);
+        for (int i = 0; i < groups; i++, to += 1024) {
+            UNROLL
+            for (int c = 0; c < 4; c++) {
+                UNROLL
+                for (int r = 0; r < 4; r++) /* dims 4c.. of positions 4r.. */
+                    vst1q_u8(to + 64 * r + 16 * c,
+                             vqtbl1q_u8(vld1q_u8(from + 256 * i + 64 * c + 16 * r), turn));
+            }
+        }
+    }
+}
+
 /* ---- softmax of a piece, merge ---- */
 
 static void attn_soft_neon(float *s, int nvis, int n, float *m, float *l)
@@ -345,8 +410,17 @@ static int attn_pv8_neon(float *o, size_t ldo, const void *vblk, int hd, const f
     return attn_pv8(o, ldo, vblk, hd, e, lde, nvis, m);
 }
 
+static void attn_qkl8_neon(float *s, size_t lds, const void *blk, int lora, int rope, int ng,
+                           const q_acts *q2, int m0, int m, float scale)
+{
+    attn_qkl8(s, lds, blk, lora, rope, ng, q2, m0, m, scale);
+}
+
 bool q_fill_attn_neon(q_kern *t)
 {
+    t->put_lat8 = put_lat8_neon;
+    t->attn_qkl8 = attn_qkl8_neon;
+    t->lat_v8 = lat_v8_neon;
     t->put_k8 = put_k8_neon;
     t->put_v8 = put_v8_neon;
     t->put_kf32 = put_kf32_neon;

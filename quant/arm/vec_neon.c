@@ -108,6 +108,17 @@ static void add_neon(float *y, const float *x, int n)
     for (; i < n; i++) y[i] += x[i];
 }
 
+static void axpy_neon(float *y, float a, const float *x, int n)
+{
+    const float32x4_t av = vdupq_n_f32(a);
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        vst1q_f32(y + i, vfmaq_f32(vld1q_f32(y + i), av, vld1q_f32(x + i)));
+        vst1q_f32(y + i + 4, vfmaq_f32(vld1q_f32(y + i + 4), av, vld1q_f32(x + i + 4)));
+    }
+    for (; i < n; i++) y[i] = fmaf(a, x[i], y[i]);
+}
+
 static float32x4_t swiglu_f32x4(float32x4_t g, float32x4_t u)
 {
     const float32x4_t e = exp_f32x4(vnegq_f32(g));
@@ -265,6 +276,7 @@ bool q_fill_vec_neon(q_kern *t)
     t->quant_a16 = quant_a16_neon;
     t->rmsnorm = rmsnorm_neon;
     t->add = add_neon;
+    t->axpy = axpy_neon;
     t->swiglu = swiglu_neon;
     t->rope_half = rope_half_neon;
     t->rope_pair = rope_pair_neon;
