@@ -22,6 +22,7 @@ typedef struct job {
     cv_config config;
     vq_tok_built tok;
     bool has_tok;
+    cv_rules *rules;        /* NULL: none */
     cv_plan plan;
     vq_buf meta, recipe;
     double start;           /* seconds, vq_now */
@@ -169,19 +170,24 @@ static vq_status read_text(job *b)
 static vq_status make_plan(job *b)
 {
     vaq_config *c = &b->config.c;
-    const cv_plan_opts o = { .type = b->o->type, .drop_mtp = b->o->drop_mtp };
+    const cv_plan_opts o = { .type = b->o->type, .rules = b->rules, .drop_mtp = b->o->drop_mtp };
     const vq_status st = cv_plan_make(&b->plan, &b->ckpt, c, &o, b->e);
     if (st) return st;
+    for (int line = 1; b->rules && cv_rules_idle(b->rules, &line); line++) {
+        notice(b, "%s:%d: means no matrix of this model", b->o->rules_name, line);
+    }
     if (b->plan.mtp_lacks[0]) {
         notice(b, "%s: its MTP layer lacks %s: left out, so it will not draft", b->o->src,
                b->plan.mtp_lacks);
     }
+    if (b->rules) vq_buf_str(&b->recipe, "rules; else ");
     cv_recipe_text(&b->recipe, b->o->type, c, b->plan.quantised);
     if (b->config.yarn) {
         vq_buf_printf(&b->recipe, "; yarn attn %s", b->o->yarn_hf ? "hf" : "file");
     }
     if (b->recipe.oom) return no_memory(b);
     cv_card(&b->meta, &b->ckpt, b->o->name, b->recipe.p, c->template_id);
+    if (b->rules) vq_meta_add_text(&b->meta, "rules", b->o->rules.p, b->o->rules.n);
     return b->meta.oom ? no_memory(b) : VQ_OK;
 }
 
@@ -244,9 +250,12 @@ static vq_status make_container(job *b, cv_report *r)
         bytes += t->size;
     }
     vq_free(rel_rmse);
+    vq_buf rules = { 0 };
+    cv_rules_write(&rules, p->tensor, p->n);
+    r->rules = rules.p;
     r->params = p->params;
     r->bpw = p->params ? 8.0 * (double)bytes / (double)p->params : 0;
-    return st;
+    return !st && rules.oom ? no_memory(b) : st;
 }
 
 vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e)
@@ -254,6 +263,7 @@ vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e)
     job b = { .o = o, .start = vq_now(), .e = e };
     *report = (cv_report){ 0 };
     vq_status st = check_opts(&b);
+    if (!st && o->rules.p) st = cv_rules_read(&b.rules, o->rules.p, o->rules.n, o->rules_name, e);
     if (!st) st = cv_ckpt_open(&b.ckpt, o->src, e);
     if (!st) st = read_config(&b);
     if (!st) st = read_text(&b);
@@ -263,6 +273,7 @@ vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e)
     report->read_mbs = st || o->dry_run ? 0 : (double)b.plan.read_bytes / report->seconds / 1e6;
     report->peak_rss = vq_peak_rss_anon();
     cv_plan_clear(&b.plan);
+    cv_rules_free(b.rules);
     vq_tok_built_clear(&b.tok);
     vq_buf_clear(&b.meta);
     vq_buf_clear(&b.recipe);
@@ -274,5 +285,6 @@ vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e)
 void cv_report_clear(cv_report *r)
 {
     vq_free(r->tensor);
+    vq_free(r->rules);
     *r = (cv_report){ 0 };
 }

@@ -10,6 +10,8 @@ typedef struct cv_opts {
     const char *src;        /* folder, one .safetensors with config.json beside it, or a .gguf */
     const char *out;        /* OUT.vaq */
     int type;               /* q_type of all matrices; -1 = auto */
+    vq_str rules;           /* text of a recipe (RECIPE.md), which `type` completes; absent: none */
+    const char *rules_name; /* its file, for messages */
     const char *cpu;        /* kernel level; NULL = best, all give the same bytes */
     int threads;            /* 0 = performance cores */
     bool yarn_hf;           /* --yarn-attn hf: ignore the config's attn_factor key */
@@ -38,6 +40,7 @@ typedef struct cv_report {
     uint8_t root[32];
     cv_tensor_report *tensor; /* (n_tensor), owned */
     size_t n_tensor;
+    char *rules;            /* the types of all matrices as a recipe, owned */
 } cv_report;
 
 vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e);

@@ -120,16 +120,17 @@ static void by_heads(cv_part *p, const vaq_config *c, bool k, uint64_t *rows, ui
 }
 
 /* Of a pair whose halves came in different types, what the finer one asks for. */
-static int type_of(const builder *b, const cv_source *src, vaq_role role, uint32_t layer)
+static int type_of(const builder *b, const cv_source *src, const vaq_tensor *t)
 {
     int type = -1;
     for (int i = 0; i < src->n; i++) {
         const int own = cv_nearest_type(src->part[i].t->dtype);
-        if (own < 0 || role == VAQ_ROUTER) continue;
+        if (own < 0 || t->role == VAQ_ROUTER) continue;
         b->p->quantised |= 1u << src->part[i].t->dtype;
         if (type < 0 || q_group_bytes(own, Q_TILE) > q_group_bytes(type, Q_TILE)) type = own;
     }
-    return b->o->type < 0 && type >= 0 ? type : cv_recipe_type(b->o->type, b->c, role, layer);
+    if (b->o->type >= 0 || type < 0) type = cv_recipe_type(b->o->type, b->c, t->role, t->layer);
+    return b->o->rules ? cv_rules_type(b->o->rules, t, type) : type;
 }
 
 static vq_status add(builder *b, vaq_role role, uint32_t layer, int32_t expert)
@@ -165,7 +166,7 @@ static vq_status add(builder *b, vaq_role role, uint32_t layer, int32_t expert)
     }
     src->n = parts;
     p->params += t->params;
-    t->type = (uint16_t)(vector ? Q_F32 : type_of(b, src, role, layer));
+    t->type = (uint16_t)(vector ? Q_F32 : type_of(b, src, t));
     p->n++;
     return VQ_OK;
 }

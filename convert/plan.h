@@ -5,6 +5,7 @@
 
 #include "convert/checkpoint.h"
 #include "convert/part.h"
+#include "convert/rules.h"
 
 typedef struct cv_source {
     cv_part part[2];        /* [1]: the up of gate and up */
@@ -13,6 +14,7 @@ typedef struct cv_source {
 
 typedef struct cv_plan_opts {
     int type;               /* q_type of all matrices; -1: auto */
+    cv_rules *rules;        /* NULL: none; say otherwise for some */
     bool drop_mtp;          /* leave the MTP layers out */
     bool quick;             /* reads no weights: takes the MTP layers' copies of embedding and head
                              * for equal to the main ones */

@@ -118,6 +118,15 @@ same "the same bytes at --cpu ref" "$dir/ref.vaq" "$dir/copy.vaq"
 expect 0 "" convert $models/tiny-r1-qwen --dry-run
 expect 0 "" convert $models/tiny-r1-qwen -o "$dir/dry.vaq" --dry-run
 none "--dry-run writes nothing" "$dir/dry.vaq*"
+expect 0 "" convert $models/tiny-r1-qwen --dry-run
+cp "$dir/out" "$dir/recipe"
+expect 0 "" convert $models/tiny-r1-qwen -o "$dir/dry.vaq" -q --type f32 --recipe "$dir/recipe"
+expect 0 "" info "$dir/dry.vaq"
+grep -q "v,o,down" "$dir/out" && ok || bad "info: no rules"
+rm "$dir/dry.vaq"
+printf '* l8\nq l9\n' >"$dir/recipe"
+expect 2 "recipe:2: 'l9'" convert $models/tiny-r1-qwen -o "$dir/dry.vaq" --recipe "$dir/recipe"
+expect 1 "none.txt" convert $models/tiny-r1-qwen --dry-run --recipe "$dir/none.txt"
 expect 0 "" convert $models/tiny-r1-llama -o "$dir/llama.vaq" -q
 expect 0 "" convert $models/tiny-r1-qwen3 -o "$dir/qwen3.vaq" -q
 expect 0 "" convert $models/tiny-r1-qwen -o "$dir/ids.vaq" -q --no-tokenizer --type f32

@@ -8,7 +8,7 @@
 #include <string.h>
 
 typedef struct convert_opts {
-    const char *out;
+    const char *out, *recipe;
     int type, yarn, mtp;
     bool no_tokenizer, dry_run, force;
 } convert_opts;
@@ -22,6 +22,8 @@ static const args_opt options[] = {
     { ARGS_CHOICE, "--type", "TYPE", offsetof(convert_opts, type), 0, 0,
       "auto|f32|bf16|f16|l8|l6|n5|n4|n4s",
       "of all matrices: f32 bf16 f16 l8 l6 n5 n4 n4s, or auto" },
+    { ARGS_TEXT, "--recipe", "FILE", offsetof(convert_opts, recipe), 0, 0, NULL,
+      "a type for each matrix; --type for those it leaves out" },
     { ARGS_CHOICE, "--yarn-attn", "HOW", offsetof(convert_opts, yarn), 0, 0, "file|hf",
       "attn_factor of a YaRN config: honour (file) or ignore (hf)" },
     { ARGS_CHOICE, "--mtp", "HOW", offsetof(convert_opts, mtp), 0, 0, "keep|drop",
@@ -59,6 +61,7 @@ static vq_status print_json(app *a, const cv_report *r, const char *hex, vq_err 
         vq_jw_close(&w, '}');
     }
     vq_jw_close(&w, ']');
+    vq_jw_cstr(&w, "rules", r->rules);
     vq_jw_cstr(&w, "sha256", hex);
     vq_jw_cstr(&w, "cpu", a->level);
     vq_jw_close(&w, '}');
@@ -79,9 +82,15 @@ static void print_text(app *a, const convert_opts *o, const cv_report *r)
     }
     vq_fmt_size(size, r->bytes);
     vq_fmt_size(peak, r->peak_rss);
-    snprintf(line, sizeof line, "%s: %s%s, %.2f bits per weight, %.1f s, %.0f MB/s, %s of memory\n",
-             o->out ? o->out : "dry run", size, o->dry_run ? " (not written)" : "", r->bpw,
-             r->seconds, r->read_mbs, peak);
+    if (o->dry_run) { /* all of it a recipe that makes the same choice again */
+        snprintf(line, sizeof line, "# dry run: %s (not written), %.2f bits per weight\n", size,
+                 r->bpw);
+        app_puts(a, line);
+        app_puts(a, r->rules);
+        return;
+    }
+    snprintf(line, sizeof line, "%s: %s, %.2f bits per weight, %.1f s, %.0f MB/s, %s of memory\n",
+             o->out, size, r->bpw, r->seconds, r->read_mbs, peak);
     app_puts(a, line);
     if (worst > 0) {
         snprintf(line, sizeof line, "largest relative error of a tensor: %.4f (%s)\n",
@@ -109,12 +118,17 @@ static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err
         return vq_fail(e, VQ_EUSAGE, "a container is not written in order, so not to stdout: "
                        "give -o OUT.vaq");
     }
+    vq_buf rules = { 0 };
+    vq_status st = o->recipe ? app_read(o->recipe, &rules, e) : VQ_OK;
+    if (st) return st;
     app_progress p;
     app_progress_begin(&p, a, "convert", NULL, 0.3);
     const cv_opts c = {
         .src = arg[0],
         .out = o->out,
         .type = types[o->type],
+        .rules = { o->recipe ? rules.p ? rules.p : "" : NULL, rules.n },
+        .rules_name = o->recipe,
         .cpu = a->cpu,
         .threads = (int)a->threads,
         .yarn_hf = o->yarn == 1,
@@ -128,7 +142,7 @@ static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err
     };
     cv_report r = { 0 };
     term_polite(true);
-    vq_status st = cv_convert(&c, &r, e);
+    st = cv_convert(&c, &r, e);
     term_polite(false);
     app_progress_end(&p);
     if (!st && a->json) {
@@ -139,6 +153,7 @@ static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err
         print_text(a, o, &r);
     }
     cv_report_clear(&r);
+    vq_buf_clear(&rules);
     return st;
 }
 
@@ -151,6 +166,8 @@ const app_verb app_verb_convert = {
     "auto: N4 (4.5 bits); L6 for head, first and last layers; L8 for the embedding.\n"
     "What comes quantised goes to the type nearest to its own; `info` tells which.\n"
     "R1 itself: experts N4, N5 and L6, all else L6 and L8; its router is F32 always.\n"
+    "A recipe has rules like `v,o,down 0-3,27 l6`, the last that fits decides;\n"
+    "--dry-run prints that of what would be made.\n"
     "Example:\n"
     "  vaquita convert DeepSeek-R1-Distill-Qwen-1.5B -o r1-1.5b.vaq\n",
     options, &defaults, sizeof defaults, 1, 1, convert,

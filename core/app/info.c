@@ -94,7 +94,7 @@ static void put_container(vq_jw *w, const vq_file *f)
     vq_jw_bool(w, "tokenizer", f->tokenizer != NULL);
     vq_jw_open(w, "source", '{');
     static const char *const keys[] = {
-        "source", "source_sha256", "distill_of", "licence", "recipe", "tool",
+        "source", "source_sha256", "distill_of", "licence", "recipe", "rules", "tool",
     };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const vq_str s = vq_file_meta(f, keys[i]);
@@ -207,6 +207,10 @@ static void put_value(vq_buf *out, const vq_json *j, uint32_t v)
     }
     case VQ_JSTR:
         for (size_t i = 0; i < s.n; i++) { /* names come from files: no control characters */
+            if (s.p[i] == '\n') { /* of a recipe; indented it passes for nothing else */
+                if (i + 1 < s.n) vq_buf_str(out, "\n            ");
+                continue;
+            }
             vq_buf_char(out, (unsigned char)s.p[i] < 32 || s.p[i] == 127 ? '?' : s.p[i]);
         }
         break;
