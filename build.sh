@@ -129,7 +129,7 @@ flags_of() { # file -> flags beyond BASE
     case $1 in quant/*|core/file/*) extra=$STRICT ;; *) extra= ;; esac
     # What nobody waits for is made small.
     case $1 in
-    convert/dtype.c|convert/part.c|convert/pipeline.c|convert/safetensors.c) ;; # weights pass here
+    convert/dtype.c|convert/part.c|convert/safetensors.c) ;; # weights pass here
     core/app/*|core/engine/*|core/file/*|convert/*|bench/*|quant/check/*) extra="$extra $SMALL" ;;
     esac
     case $1 in quant/*_*)

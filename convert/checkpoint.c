@@ -488,6 +488,18 @@ vq_status cv_ckpt_open(cv_ckpt *c, const char *src, vq_err *e)
     return st;
 }
 
+void cv_ckpt_stamp(const cv_ckpt *c, uint8_t out[32])
+{
+    vq_sha256 sha;
+    vq_sha256_init(&sha, NULL);
+    for (size_t i = 0; i < c->n_shard; i++) {
+        const vq_stamp t = vq_fd_stamp(c->shard[i].fd);
+        vq_sha256_add(&sha, &t.size, sizeof t.size);
+        vq_sha256_add(&sha, &t.time, sizeof t.time);
+    }
+    vq_sha256_end(&sha, out);
+}
+
 void cv_ckpt_close(cv_ckpt *c)
 {
     cv_gguf_close(&c->gguf);

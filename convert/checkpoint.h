@@ -30,6 +30,8 @@ typedef struct cv_ckpt {
 /* src: the folder, one .safetensors with config.json beside it, or a .gguf (any of its parts). */
 vq_status cv_ckpt_open(cv_ckpt *c, const char *src, vq_err *e);
 void cv_ckpt_close(cv_ckpt *c);
+/* A hash of the sizes and times of its tensor files: another one when they may have changed. */
+void cv_ckpt_stamp(const cv_ckpt *c, uint8_t out[32]);
 
 /* Names are found with and without "model." in front: both are in use. */
 vq_str cv_canonical(vq_str name);

@@ -1,7 +1,10 @@
 /* convert.c - a checkpoint into a container, from the folder to the report.
  *
  * In the order in which things can go wrong cheaply: files, config, tokenizer, template, the plan
- * of all tensors, room on the disk; only then the first weight is read.  A dry run stops there. */
+ * of all tensors, room on the disk; only then the first weight is read.  A dry run stops there.
+ * An unfinished container of an earlier run is gone on with when it is to become the same one; that
+ * the weights are still the same is taken for granted while sizes and times of the files are, and
+ * else proved by reading again what went into it. */
 #include "convert/convert.h"
 
 #include "convert/card.h"
@@ -194,12 +197,52 @@ static vq_status make_plan(job *b)
 static vq_writer_spec spec_of(job *b)
 {
     const vq_buf *tok = &b->tok.section;
-    return (vq_writer_spec){
+    vq_writer_spec spec = {
         .path = b->o->out ? b->o->out : b->o->src, .force = b->o->force, .config = &b->config.c,
         .rope = b->config.rope, .tensor = b->plan.tensor, .n_tensor = b->plan.n,
         .tokenizer = b->has_tok ? tok->p : NULL, .tokenizer_size = b->has_tok ? tok->n : 0,
-        .meta = b->meta.p, .meta_size = b->meta.n, .kern = &b->kern
+        .meta = b->meta.p, .meta_size = b->meta.n, .kern = &b->kern,
+        .progress = b->o->progress, .ctx = b->o->ctx
     };
+    cv_ckpt_stamp(&b->ckpt, spec.stamp);
+    return spec;
+}
+
+/* What the file has so far came from weights that are the same now?  If not, --force forgets it. */
+static vq_status prove_source(job *b, const cv_run *run, vq_err *e)
+{
+    bool same = true;
+    if (!run->from.pos || !vq_writer_touched(run->writer)) return VQ_OK;
+    notice(b, "%s: its files were touched since: reading again what was done", b->o->src);
+    const vq_status st = cv_pipeline_same(run, &same, e);
+    if (st || same) return st;
+    if (b->o->force) return vq_writer_restart(run->writer, e);
+    return vq_fail(e, VQ_EFAIL, "%s: its weights have changed since %s.unfinished was begun; start "
+                   "over with --force",
+                   b->o->src, b->o->out);
+}
+
+/* The source may not change under our hands either. */
+static vq_status check_untouched(const job *b, const uint8_t stamp[32])
+{
+    uint8_t now[32];
+    cv_ckpt_stamp(&b->ckpt, now);
+    return !memcmp(now, stamp, sizeof now)
+               ? VQ_OK
+               : vq_fail(b->e, VQ_EFAIL, "%s: its files were changed while they were read",
+                         b->o->src);
+}
+
+/* Whether what was done is kept, and how to go on: behind what went wrong. */
+static void tell_kept(const job *b, uint64_t kept)
+{
+    char done[16], all[16], why[sizeof b->e->msg];
+    if (!b->e) return;
+    vq_fmt_size(done, kept);
+    vq_fmt_size(all, b->plan.read_bytes);
+    memcpy(why, b->e->msg, sizeof why);
+    vq_fail(b->e, b->e->code, "%.700s; %s of %s are kept: the same command goes on from there", why,
+            done, all);
 }
 
 static vq_status write_container(job *b, cv_report *r, float *rel_rmse)
@@ -209,12 +252,31 @@ static vq_status write_container(job *b, cv_report *r, float *rel_rmse)
     vq_writer *w;
     vq_status st = vq_writer_begin(&w, &spec, b->e);
     if (st) return st;
-    const cv_run run = { .plan = &b->plan, .writer = w, .kern = &b->kern,
-                         .threads = o->threads > 0 ? o->threads : vq_cpu_fast_count(),
-                         .progress = o->progress, .ctx = o->ctx, .rel_rmse = rel_rmse };
+    cv_run run = { .plan = &b->plan, .writer = w, .kern = &b->kern, .step = o->step,
+                   .threads = o->threads > 0 ? o->threads : vq_cpu_fast_count(),
+                   .progress = o->progress, .ctx = o->ctx, .rel_rmse = rel_rmse };
+    run.from = *vq_writer_found(w);
+    st = prove_source(b, &run, b->e);
+    if (st) { /* undecided, or refused: all stays as it is */
+        vq_writer_abort(w, true);
+        return st;
+    }
+    run.from = *vq_writer_found(w);
+    r->resumed = run.from.source;
+    for (uint32_t i = 0; i < run.from.n_rmse; i++) rel_rmse[i] = b->plan.tensor[i].rel_rmse;
+    if (run.from.pos) {
+        char done[16], all[16];
+        vq_fmt_size(done, run.from.source);
+        vq_fmt_size(all, b->plan.read_bytes);
+        notice(b, "resuming: %s of %s done", done, all);
+    }
     st = cv_pipeline(&run, b->e);
-    if (!st) return vq_writer_end(w, r->root, &r->bytes, b->e);
-    vq_writer_abort(w);
+    if (!st) st = check_untouched(b, spec.stamp);
+    if (!st) st = vq_writer_end(w, &run.at, r->root, &r->bytes, b->e);
+    if (st) {
+        const uint64_t kept = vq_writer_abort(w, !run.hopeless);
+        if (kept) tell_kept(b, kept);
+    }
     return st;
 }
 
@@ -270,7 +332,9 @@ vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e)
     if (!st) st = make_plan(&b);
     if (!st) st = make_container(&b, report);
     report->seconds = vq_now() - b.start;
-    report->read_mbs = st || o->dry_run ? 0 : (double)b.plan.read_bytes / report->seconds / 1e6;
+    report->source = b.plan.read_bytes;
+    const double read = (double)(report->source - report->resumed);
+    report->read_mbs = st || o->dry_run ? 0 : read / report->seconds / 1e6;
     report->peak_rss = vq_peak_rss_anon();
     cv_plan_clear(&b.plan);
     cv_rules_free(b.rules);

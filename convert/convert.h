@@ -17,6 +17,7 @@ typedef struct cv_opts {
     bool yarn_hf;           /* --yarn-attn hf: ignore the config's attn_factor key */
     bool no_tokenizer, force, dry_run;
     bool drop_mtp;          /* leave out the layers that only draft (R1) */
+    uint64_t step;          /* bytes of the file between two commits; 0: as a user wants it */
     const char *name;       /* model name in the metadata; NULL: the folder's */
     bool (*progress)(void *ctx, uint64_t done, uint64_t total); /* bytes read; true = stop */
     void (*notice)(void *ctx, const char *line);                /* things the user should know */
@@ -35,7 +36,9 @@ typedef struct cv_report {
     uint64_t params;
     double bpw;             /* bits per weight over all tensors */
     double seconds;
-    double read_mbs;        /* checkpoint bytes / seconds / 1e6 */
+    uint64_t resumed;       /* bytes of the checkpoint that an earlier run had done, of ... */
+    uint64_t source;        /* ... so many */
+    double read_mbs;        /* checkpoint bytes of this run / seconds / 1e6 */
     uint64_t peak_rss;      /* anonymous bytes */
     uint8_t root[32];
     cv_tensor_report *tensor; /* (n_tensor), owned */
@@ -43,6 +46,9 @@ typedef struct cv_report {
     char *rules;            /* the types of all matrices as a recipe, owned */
 } cv_report;
 
+/* Whatever ends it, also kill -9 or a power cut, the same call goes on where it was and gives the
+ * same bytes; what it needs for that stands beside o->out as .unfinished and .journal, and only
+ * until it is done.  A failure that keeps them says so. */
 vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e);
 void cv_report_clear(cv_report *r);
 

@@ -28,6 +28,8 @@ size_t cv_part_row_bytes(const cv_part *p);             /* of one row of t */
 size_t cv_part_raw_bytes(const cv_part *p, cv_span s);  /* memory for cv_part_read */
 /* Brings a span with its scales; raw: 64-aligned. */
 vq_status cv_part_read(const cv_part *p, cv_span s, void *raw, vq_err *e);
+/* Of whole spans as they were read, n % 64 == 0: against accidents, not against enemies. */
+uint64_t cv_part_hash(const void *raw, size_t n);
 void cv_part_want(const cv_part *p, cv_span s);         /* hint: will be read soon */
 /* Rows [row, row + n), n <= 16, of the span's matrix rows, ld floats apart. */
 void cv_part_floats(const cv_part *p, cv_span s, const void *raw, float *out, size_t ld,

@@ -10,7 +10,10 @@
  * memory and keeps a fast disk from running away from slow encoders, or the reverse.
  * Where bands are cut follows from the tensor alone, and sums over a band are added up by the
  * writer: so bytes and error figures do not depend on the number of threads.  The first error in
- * file order is the one reported, for the same reason. */
+ * file order is the one reported, for the same reason.
+ * Bands may be left out: those that an earlier run has done, or, in a repair, all that are whole.
+ * One more thread, the keeper, commits what is written (waiting for a disk must not stop the
+ * others): about once a second, so that much is what a crash costs. */
 #include "convert/pipeline.h"
 
 #include "core/base/mem.h"
@@ -26,7 +29,8 @@ enum {
     BUDGET = 160 << 20,         /* of ring and scratch: the process is to stay below 256 MB */
     MIN_SLOTS = 3,              /* beside those in an encoder: one being read, one ready, one
                                  * being written */
-    RSS_EVERY = 32              /* bands between two looks at our own memory */
+    RSS_EVERY = 32,             /* bands between two looks at our own memory */
+    COMMIT = 256 << 20          /* bytes written, or a second: the next commit is due */
 };
 
 typedef enum state { FREE, READ, TAKEN, CODED } state;
@@ -42,12 +46,14 @@ typedef struct slot {
     uint8_t *raw;               /* rows as in the checkpoint; of a pair gate rows, then up rows */
     uint8_t *out;               /* row groups as in the container */
     double err2[2];             /* sum of (w - q)^2, of w^2 */
+    uint64_t hash;              /* of what was read */
     vq_status st;               /* of whoever filled it */
+    bool hopeless;              /* the weights are to blame */
     vq_err err;
 } slot;
 
 typedef struct pipe {
-    const cv_run *run;
+    cv_run *run;
     vq_pool *pool;
     slot *slot;                 /* (n_slots); slot i holds bands i, i + n_slots, ... */
     size_t n_slots, n_bands;
@@ -56,9 +62,14 @@ typedef struct pipe {
     bool stop;
     float **rows;               /* (threads): (16, k) of each encoder */
     double *err2;               /* (plan->n, 2) */
-    uint64_t done;              /* bytes of the checkpoint behind us */
+    uint64_t total;             /* bytes of the checkpoint that will be read */
     vq_status st;               /* of the writer: the outcome */
     vq_err *e;
+    /* the keeper's */
+    vq_mark want;               /* to be committed */
+    bool due, over;             /* there is such a mark; there will be no more */
+    vq_status keep_st;
+    vq_err keep_err;
 } pipe;
 
 /* ---- cutting ---- */
@@ -85,8 +96,21 @@ static uint32_t groups_per_band(const cv_source *src)
     return unit * (uint32_t)n;
 }
 
+static size_t out_group(const vaq_tensor *t)
+{
+    return is_vector(t) ? t->cols * sizeof(float) : q_group_bytes(t->type, (int)t->cols);
+}
+
+/* Where in the file a band lies. */
+static cv_range place_of(const cv_plan *p, const band *b)
+{
+    const vaq_tensor *t = &p->tensor[b->tensor];
+    const uint64_t off = t->off + (uint64_t)b->group * out_group(t);
+    return (cv_range){ off, off + (uint64_t)b->n_group * out_group(t) };
+}
+
 /* The band behind *b; starts with n_group = 0.  false: there is none. */
-static bool next_band(const cv_plan *p, band *b)
+static bool following(const cv_plan *p, band *b)
 {
     b->group += b->n_group;
     if (b->n_group && b->group >= groups_of(&p->tensor[b->tensor])) {
@@ -100,9 +124,17 @@ static bool next_band(const cv_plan *p, band *b)
     return true;
 }
 
-static size_t out_group(const vaq_tensor *t)
+/* The same, of those that this run is about. */
+static bool next_band(const cv_run *r, band *b)
 {
-    return is_vector(t) ? t->cols * sizeof(float) : q_group_bytes(t->type, (int)t->cols);
+    while (following(r->plan, b)) {
+        const cv_range at = place_of(r->plan, b);
+        if (r->writer && at.end > r->from.pos) return true;
+        for (size_t i = 0; !r->writer && i < r->n_range; i++) {
+            if (at.off < r->range[i].end && at.end > r->range[i].off) return true;
+        }
+    }
+    return false;
 }
 
 /* Rows of part `i` in a band, and the first of them: rows of the container's matrix, of a pair
@@ -127,6 +159,22 @@ static cv_span span_in(const cv_plan *p, const band *b, int i)
 
 /* ---- reading ---- */
 
+static uint64_t chain(uint64_t before, uint64_t hash)
+{
+    const uint64_t v = (before ^ hash) * 0x9e3779b97f4a7c15u;
+    return v ^ v >> 32;
+}
+
+/* Bytes of the checkpoint in a band. */
+static uint64_t read_bytes(const cv_plan *p, const band *b)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < p->src[b->tensor].n; i++) {
+        n += span_in(p, b, i).n * cv_part_row_bytes(&p->src[b->tensor].part[i]);
+    }
+    return n;
+}
+
 static void want_band(const pipe *x, const band *b)
 {
     const cv_plan *p = x->run->plan;
@@ -134,9 +182,8 @@ static void want_band(const pipe *x, const band *b)
     for (int i = 0; i < src->n; i++) cv_part_want(&src->part[i], span_in(p, b, i));
 }
 
-static vq_status read_band(const pipe *x, slot *s)
+static vq_status read_band(const cv_plan *p, slot *s)
 {
-    const cv_plan *p = x->run->plan;
     const cv_source *src = &p->src[s->b.tensor];
     uint8_t *to = s->raw;
     vq_status st = VQ_OK;
@@ -145,18 +192,19 @@ static vq_status read_band(const pipe *x, slot *s)
         st = cv_part_read(&src->part[i], span, to, &s->err);
         to += cv_part_raw_bytes(&src->part[i], span);
     }
+    if (!st) s->hash = cv_part_hash(s->raw, (size_t)(to - s->raw));
     return st;
 }
 
 static void reader(pipe *x)
 {
-    const cv_plan *p = x->run->plan;
+    const cv_run *r = x->run;
     band b = { 0 }, ahead = { 0 };
-    bool more = next_band(p, &ahead);
+    bool more = next_band(r, &ahead);
     for (size_t k = 0; k < x->n_bands; k++) {
-        next_band(p, &b);
+        next_band(r, &b);
         /* gate and up are two streams through one file, too much for the system's own read-ahead */
-        if (more) more = next_band(p, &ahead);
+        if (more) more = next_band(r, &ahead);
         if (more) want_band(x, &ahead);
         slot *s = &x->slot[k % x->n_slots];
         vq_pool_enter(x->pool);
@@ -165,7 +213,7 @@ static void reader(pipe *x)
         vq_pool_leave(x->pool);
         if (stop) return;
         s->b = b;
-        s->st = read_band(x, s);
+        s->st = read_band(r->plan, s);
         const bool failed = s->st != VQ_OK;
         vq_pool_enter(x->pool);
         s->state = READ;
@@ -183,6 +231,7 @@ static vq_status bad_weight(slot *s, const cv_part *p, uint64_t row, uint64_t co
     const cv_tensor *t = p->t;
     cv_part_origin(p, &row, &col);
     const unsigned long long r = row, c = col;
+    s->hopeless = true;
     if (isfinite(v)) { /* 65504 is the largest of f16 */
         return vq_fail(&s->err, VQ_EFORMAT, "%s: tensor %.*s: the weight at row %llu, column %llu "
                        "is %g, too large for this type; choose another --type",
@@ -267,32 +316,54 @@ static void encoder(pipe *x, int index)
 
 static vq_status write_band(pipe *x, const slot *s)
 {
-    const cv_run *r = x->run;
+    cv_run *r = x->run;
     const size_t i = s->b.tensor;
     const vaq_tensor *t = &r->plan->tensor[i];
-    const size_t size = out_group(t);
+    const size_t size = out_group(t), n = s->b.n_group * size;
+    const uint64_t at = (uint64_t)s->b.group * size;
     if (s->st) {
         if (x->e) *x->e = s->err;
+        r->hopeless = s->hopeless;
         return s->st;
     }
-    x->err2[2 * i] += s->err2[0];
-    x->err2[2 * i + 1] += s->err2[1];
-    const vq_status st = vq_writer_put(r->writer, i, (uint64_t)s->b.group * size, s->out,
-                                       s->b.n_group * size, x->e);
+    const vq_status st = r->writer ? vq_writer_put(r->writer, i, at, s->out, n, x->e)
+                                   : r->put(r->to, i, at, s->out, n, x->e);
     if (st) return st;
-    for (int k = 0; k < r->plan->src[i].n; k++) {
-        x->done += span_in(r->plan, &s->b, k).n * cv_part_row_bytes(&r->plan->src[i].part[k]);
+    double *sum = &x->err2[2 * i];
+    sum[0] += s->err2[0];
+    sum[1] += s->err2[1];
+    const uint64_t source = r->at.source + read_bytes(r->plan, &s->b);
+    const uint64_t hash = chain(r->at.source_hash, s->hash);
+    if (r->writer && s->b.group + s->b.n_group == groups_of(t)) {
+        r->rel_rmse[i] = sum[1] > 0 ? (float)sqrt(sum[0] / sum[1]) : 0;
+        vq_writer_rmse(r->writer, i, r->rel_rmse[i]);
     }
-    if (s->b.group + s->b.n_group < groups_of(t)) return VQ_OK;
-    const double *sum = &x->err2[2 * i];
-    r->rel_rmse[i] = sum[1] > 0 ? (float)sqrt(sum[0] / sum[1]) : 0;
-    vq_writer_rmse(r->writer, i, r->rel_rmse[i]);
+    if (r->writer) vq_writer_mark(r->writer, &r->at);
+    r->at.source = source;
+    r->at.source_hash = hash;
+    memcpy(r->at.err2, sum, sizeof r->at.err2);
     return VQ_OK;
+}
+
+/* Gives the keeper a mark when it has nothing to do and one is due. */
+static void keep(pipe *x, double *last, uint64_t *pos)
+{
+    const cv_run *r = x->run;
+    const uint64_t n = r->at.pos - *pos;
+    const double now = vq_now();
+    if (!x->due && (r->step ? n >= r->step : n >= COMMIT || (n && now - *last >= 1))) {
+        x->want = r->at;
+        x->due = true;
+        *last = now;
+        *pos = r->at.pos;
+    }
 }
 
 static void writer(pipe *x)
 {
-    const cv_run *r = x->run;
+    cv_run *r = x->run;
+    double last = vq_now();
+    uint64_t pos = r->from.pos;
     for (size_t k = 0; k < x->n_bands && !x->st; k++) {
         slot *s = &x->slot[k % x->n_slots];
         vq_pool_enter(x->pool);
@@ -300,15 +371,49 @@ static void writer(pipe *x)
         vq_pool_leave(x->pool);
         x->st = write_band(x, s);
         if (k % RSS_EVERY == 0) vq_rss_anon(); /* keeps the peak it remembers true */
-        if (!x->st && r->progress && r->progress(r->ctx, x->done, r->plan->read_bytes)) {
-            x->st = vq_fail(x->e, VQ_EINTR, "interrupted; nothing was kept");
+        if (!x->st && r->progress && r->progress(r->ctx, r->at.source, x->total)) {
+            x->st = vq_fail(x->e, VQ_EINTR, "interrupted");
         }
         vq_pool_enter(x->pool);
         s->state = FREE;
+        if (!x->st && x->keep_st) {
+            x->st = x->keep_st;
+            if (x->e) *x->e = x->keep_err;
+        }
         x->stop = x->st != VQ_OK;
+        if (r->writer && !x->stop) keep(x, &last, &pos);
         vq_pool_wake(x->pool);
         vq_pool_leave(x->pool);
     }
+    vq_pool_enter(x->pool);
+    while (x->due) vq_pool_wait(x->pool);
+    x->over = true;
+    vq_pool_wake(x->pool);
+    vq_pool_leave(x->pool);
+    if (!x->st && x->keep_st) {
+        x->st = x->keep_st;
+        if (x->e) *x->e = x->keep_err;
+    }
+    /* What stopped us need not cost what is written. */
+    if (x->st && !x->keep_st && r->writer && r->at.pos > pos) {
+        vq_writer_commit(r->writer, &r->at, NULL);
+    }
+}
+
+static void keeper(pipe *x)
+{
+    vq_pool_enter(x->pool);
+    for (;;) {
+        while (!x->due && !x->over) vq_pool_wait(x->pool);
+        if (!x->due) break;
+        vq_pool_leave(x->pool);
+        const vq_status st = vq_writer_commit(x->run->writer, &x->want, &x->keep_err);
+        vq_pool_enter(x->pool);
+        x->keep_st = st;
+        x->due = false;
+        vq_pool_wake(x->pool);
+    }
+    vq_pool_leave(x->pool);
 }
 
 static void role(void *ctx, int thread)
@@ -316,7 +421,8 @@ static void role(void *ctx, int thread)
     pipe *x = ctx;
     if (thread == 0) writer(x);
     else if (thread == 1) reader(x);
-    else encoder(x, thread - 2);
+    else if (thread == 2) keeper(x);
+    else encoder(x, thread - 3);
 }
 
 /* ---- memory ---- */
@@ -324,7 +430,9 @@ static void role(void *ctx, int thread)
 static void measure(pipe *x)
 {
     const cv_plan *p = x->run->plan;
-    for (band b = { 0 }; next_band(p, &b);) {
+    x->total = x->run->from.source;
+    for (band b = { 0 }; next_band(x->run, &b);) {
+        x->total += read_bytes(p, &b);
         const vaq_tensor *t = &p->tensor[b.tensor];
         size_t raw = 0;
         for (int i = 0; i < p->src[b.tensor].n; i++) {
@@ -374,18 +482,59 @@ static void release(pipe *x, int threads)
     vq_pool_free(x->pool);
 }
 
-vq_status cv_pipeline(const cv_run *run, vq_err *e)
+vq_status cv_pipeline(cv_run *run, vq_err *e)
 {
     assert(run->threads >= 1 && run->plan->n);
     pipe x = { .run = run, .e = e };
     int threads = run->threads;
+    run->at = run->from;
+    run->hopeless = false;
     measure(&x);
+    if (!x.n_bands) return VQ_OK;
     vq_status st = allocate(&x, &threads);
-    if (!st) st = vq_pool_new(&x.pool, threads + 2, e);
+    if (!st) st = vq_pool_new(&x.pool, threads + 3, e);
     if (!st) {
-        vq_pool_run(x.pool, role, &x);
-        st = x.st;
+        band first = { 0 };
+        next_band(run, &first);
+        if (place_of(run->plan, &first).off < run->from.pos) {
+            st = vq_fail(e, VQ_EFAIL, "the unfinished file is of another build, which cuts its "
+                         "work otherwise; it was removed: run the command again");
+            run->hopeless = true;
+        }
+        memcpy(&x.err2[2 * first.tensor], run->from.err2, sizeof run->from.err2);
+        if (!first.group) x.err2[2 * first.tensor] = x.err2[2 * first.tensor + 1] = 0;
+        if (!st) vq_pool_run(x.pool, role, &x);
+        if (!st) st = x.st;
     }
     release(&x, threads);
+    return st;
+}
+
+vq_status cv_pipeline_same(const cv_run *run, bool *same, vq_err *e)
+{
+    const cv_plan *p = run->plan;
+    slot s = { 0 };
+    uint64_t hash = 0, done = 0;
+    size_t most = 0;
+    for (band b = { 0 }; following(p, &b) && place_of(p, &b).end <= run->from.pos;) {
+        size_t n = 0;
+        for (int i = 0; i < p->src[b.tensor].n; i++) {
+            n += cv_part_raw_bytes(&p->src[b.tensor].part[i], span_in(p, &b, i));
+        }
+        if (n > most) most = n;
+    }
+    s.raw = vq_aligned(Q_ALIGN, most ? most : 1);
+    vq_status st = s.raw ? VQ_OK : vq_fail(e, VQ_ENOMEM, "out of memory for %zu bytes", most);
+    while (!st && following(p, &s.b) && place_of(p, &s.b).end <= run->from.pos) {
+        st = read_band(p, &s);
+        if (st && e) *e = s.err;
+        hash = chain(hash, s.hash);
+        done += read_bytes(p, &s.b);
+        if (!st && run->progress && run->progress(run->ctx, done, run->from.source)) {
+            st = vq_fail(e, VQ_EINTR, "interrupted");
+        }
+    }
+    vq_aligned_free(s.raw);
+    *same = hash == run->from.source_hash;
     return st;
 }

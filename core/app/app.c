@@ -68,7 +68,7 @@ static void span(char out[32], double s) /* "1:02:03", "2:03" */
 static void draw(app_progress *p, uint64_t done, uint64_t total, double now)
 {
     const double share = total ? (double)done / (double)total : 0;
-    const double rate = (double)done / (now - p->start);
+    const double rate = (double)(done - p->from) / (now - p->start);
     char left[32], amount[80], bar[21];
     span(left, rate > 0 ? (double)(total - done) / rate : 0);
     if (p->unit) {
@@ -96,6 +96,12 @@ bool app_progress_step(void *ctx, uint64_t done, uint64_t total)
 {
     app_progress *p = ctx;
     if (term_interrupted()) return true;
+    if (done < p->at || p->total != total) { /* another stretch of work begins */
+        p->start = p->last = vq_now();
+        p->from = done;
+        p->total = total;
+    }
+    p->at = done;
     if (p->a->quiet || !p->a->tty_err || done > total) return false;
     const double now = vq_now();
     if (now - p->last < 0.1 || now - p->start < p->delay) return false;

@@ -58,6 +58,7 @@ typedef struct app_progress {
     const char *what;       /* "convert" */
     const char *unit;       /* NULL: bytes; else "tokens" */
     double start, last;     /* seconds, vq_now */
+    uint64_t from, at, total; /* units: done at the start, done now, in all */
     double delay;           /* nothing is drawn before so many seconds have passed */
     bool drawn;
 } app_progress;

@@ -33,7 +33,7 @@ static const args_opt options[] = {
     { ARGS_FLAG, "--dry-run", NULL, offsetof(convert_opts, dry_run), 0, 0, NULL,
       "check everything, write nothing" },
     { ARGS_FLAG, "--force", NULL, offsetof(convert_opts, force), 0, 0, NULL,
-      "overwrite an existing file" },
+      "overwrite a file; start over where going on is refused" },
     { .kind = ARGS_END },
 };
 
@@ -48,6 +48,8 @@ static vq_status print_json(app *a, const cv_report *r, const char *hex, vq_err 
     vq_jw_f64(&w, "seconds", r->seconds);
     vq_jw_f64(&w, "read_mbs", r->read_mbs);
     vq_jw_u64(&w, "peak_rss", r->peak_rss);
+    vq_jw_u64(&w, "source_bytes", r->source);
+    vq_jw_u64(&w, "resumed_bytes", r->resumed);
     vq_jw_open(&w, "tensors", '[');
     for (size_t i = 0; i < r->n_tensor; i++) {
         const cv_tensor_report *t = &r->tensor[i];
@@ -161,13 +163,13 @@ static const convert_opts defaults = { 0 };
 
 const app_verb app_verb_convert = {
     "convert", "SRC -o OUT.vaq", "a checkpoint or a GGUF model into a container",
-    "SRC: a Hugging Face folder, one .safetensors with config.json beside it, or a\n"
-    ".gguf (any of its parts).\n"
+    "SRC: a Hugging Face folder, a .safetensors beside its config.json, or a .gguf.\n"
     "auto: N4 (4.5 bits); L6 for head, first and last layers; L8 for the embedding.\n"
     "What comes quantised goes to the type nearest to its own; `info` tells which.\n"
     "R1 itself: experts N4, N5 and L6, all else L6 and L8; its router is F32 always.\n"
     "A recipe has rules like `v,o,down 0-3,27 l6`, the last that fits decides;\n"
     "--dry-run prints that of what would be made.\n"
+    "Stopped in any way, it goes on when called again the same, to the same bytes.\n"
     "Example:\n"
     "  vaquita convert DeepSeek-R1-Distill-Qwen-1.5B -o r1-1.5b.vaq\n",
     options, &defaults, sizeof defaults, 1, 1, convert,

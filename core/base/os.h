@@ -36,6 +36,15 @@ typedef struct vq_fd { int fd; } vq_fd;
 vq_status vq_fd_open_read(vq_fd *f, const char *path, uint64_t *size, vq_err *e);
 /* O_EXCL: fails when it exists */
 vq_status vq_fd_create(vq_fd *f, const char *path, vq_err *e);
+/* For reading and writing, as it is; `create`: made empty when it is not there.  Follows links;
+ * anything but a regular file is refused. */
+vq_status vq_fd_open_write(vq_fd *f, const char *path, bool create, vq_err *e);
+/* Taken for this process alone, until the file is closed or the process ends, however it ends.
+ * false: another has it.  Where a file system knows no locks everybody gets them. */
+bool vq_fd_lock(vq_fd f);
+bool vq_fd_named(vq_fd f, const char *path);    /* is it the file that has this name now? */
+typedef struct vq_stamp { uint64_t size; int64_t time; /* of the last change, ns */ } vq_stamp;
+vq_stamp vq_fd_stamp(vq_fd f);                  /* zeros when nothing is known */
 /* All n bytes or an error */
 vq_status vq_fd_pread(vq_fd f, void *p, size_t n, uint64_t off, const char *path, vq_err *e);
 vq_status vq_fd_pwrite(vq_fd f, const void *p, size_t n, uint64_t off, const char *path, vq_err *e);
@@ -60,6 +69,7 @@ bool vq_is_regular(const char *path);                         /* a file, or a li
 uint64_t vq_file_size(const char *path);                      /* 0: not there */
 vq_status vq_rename(const char *from, const char *to, vq_err *e); /* and syncs the folder */
 void vq_unlink(const char *path);                             /* files and links only, no devices */
+void vq_folder_sync(const char *path);        /* names made and removed beside `path` are durable */
 bool vq_disk_free(const char *path_in_folder, uint64_t *bytes);   /* for unprivileged users */
 /* Removes `path` if the process is killed by SIGINT/SIGTERM/SIGHUP before vq_cleanup_cancel. */
 void vq_cleanup_on_signal(const char *path);
@@ -68,6 +78,13 @@ void vq_cleanup_cancel(void);
 void vq_cleanup_now(void);
 /* Regular names in a folder, sorted bytewise; free each and the array with vq_free. */
 vq_status vq_dir_list(const char *path, char ***names, size_t *n, vq_err *e);
+
+#ifdef VQ_DEBUG
+/* Tests put themselves before every step that a crash or a bad disk can come between.  An errno
+ * makes the step fail, 0 lets it happen; reads and writes may be shortened through *n. */
+typedef enum vq_io { VQ_IO_READ, VQ_IO_WRITE, VQ_IO_SYNC, VQ_IO_CUT, VQ_IO_NAME } vq_io;
+extern int (*vq_io_hook)(vq_io what, int fd, size_t *n, uint64_t off);
+#endif
 
 /* ---- machine ---- */
 double vq_now(void);                                   /* seconds, monotonic */

@@ -25,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -192,6 +193,13 @@ void vq_map_drop(const vq_map *m, uint64_t off, uint64_t len)
 
 /* ------------------------------------------------------------------ files --------------------- */
 
+#ifdef VQ_DEBUG
+int (*vq_io_hook)(vq_io what, int fd, size_t *n, uint64_t off);
+#define HOOK(what, fd, n, off) (vq_io_hook ? vq_io_hook(what, fd, n, off) : 0)
+#else
+#define HOOK(what, fd, n, off) ((void)(n), 0)
+#endif
+
 vq_status vq_fd_open_read(vq_fd *f, const char *path, uint64_t *size, vq_err *e)
 {
     struct stat st;
@@ -219,6 +227,43 @@ vq_status vq_fd_create(vq_fd *f, const char *path, vq_err *e)
     return VQ_OK;
 }
 
+vq_status vq_fd_open_write(vq_fd *f, const char *path, bool create, vq_err *e)
+{
+    struct stat st;
+    f->fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | (create ? O_CREAT : 0), 0666);
+    if (f->fd < 0) return vq_fail_errno(e, errno, "%s: cannot be opened for writing", path);
+    if (fstat(f->fd, &st) == 0 && S_ISREG(st.st_mode)) return VQ_OK;
+    vq_fd_close(f);
+    return vq_fail(e, VQ_EFAIL, "%s: exists and is not a regular file", path);
+}
+
+bool vq_fd_lock(vq_fd f)
+{
+    while (flock(f.fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EINTR) return errno != EWOULDBLOCK;
+    }
+    return true;
+}
+
+bool vq_fd_named(vq_fd f, const char *path)
+{
+    struct stat a, b;
+    return fstat(f.fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
+vq_stamp vq_fd_stamp(vq_fd f)
+{
+    struct stat st;
+    if (fstat(f.fd, &st) != 0) return (vq_stamp){ 0 };
+#ifdef __APPLE__
+    const struct timespec t = st.st_mtimespec;
+#else
+    const struct timespec t = st.st_mtim;
+#endif
+    return (vq_stamp){ (uint64_t)st.st_size, (int64_t)t.tv_sec * 1000000000 + t.tv_nsec };
+}
+
 /* A failed write: a full disk or an exhausted quota is "does not fit". */
 static vq_status write_failed(vq_err *e, int err, const char *path)
 {
@@ -237,7 +282,10 @@ vq_status vq_fd_pread(vq_fd f, void *p, size_t n, uint64_t off, const char *path
 {
     uint8_t *to = p;
     while (n) {
-        ssize_t got = pread(f.fd, to, n < IO_MAX ? n : IO_MAX, (off_t)off);
+        size_t take = n < IO_MAX ? n : IO_MAX;
+        const int failed = HOOK(VQ_IO_READ, f.fd, &take, off);
+        ssize_t got = failed ? -1 : pread(f.fd, to, take, (off_t)off);
+        if (failed) errno = failed;
         if (got < 0 && errno == EINTR) continue;
         unsigned long long at = off;
         if (got < 0) return vq_fail_errno(e, errno, "%s: cannot be read at byte %llu", path, at);
@@ -255,7 +303,10 @@ vq_status vq_fd_pwrite(vq_fd f, const void *p, size_t n, uint64_t off, const cha
 {
     const uint8_t *from = p;
     while (n) {
-        ssize_t put = pwrite(f.fd, from, n < IO_MAX ? n : IO_MAX, (off_t)off);
+        size_t take = n < IO_MAX ? n : IO_MAX;
+        const int failed = HOOK(VQ_IO_WRITE, f.fd, &take, off);
+        ssize_t put = failed ? -1 : pwrite(f.fd, from, take, (off_t)off);
+        if (failed) errno = failed;
         if (put < 0 && errno == EINTR) continue;
         if (put <= 0) return write_failed(e, put < 0 ? errno : ENOSPC, path);
         from += put;
@@ -267,6 +318,9 @@ vq_status vq_fd_pwrite(vq_fd f, const void *p, size_t n, uint64_t off, const cha
 
 vq_status vq_fd_sync(vq_fd f, const char *path, vq_err *e)
 {
+    size_t none = 0;
+    const int failed = HOOK(VQ_IO_SYNC, f.fd, &none, 0);
+    if (failed) return write_failed(e, failed, path);
     while (fsync(f.fd) != 0) {
         if (errno == EINTR) continue;
         if (errno == EINVAL || errno == EROFS) return VQ_OK; /* file systems that cannot sync */
@@ -277,6 +331,9 @@ vq_status vq_fd_sync(vq_fd f, const char *path, vq_err *e)
 
 vq_status vq_fd_truncate(vq_fd f, uint64_t size, const char *path, vq_err *e)
 {
+    size_t none = 0;
+    const int failed = HOOK(VQ_IO_CUT, f.fd, &none, size);
+    if (failed) return write_failed(e, failed, path);
     while (ftruncate(f.fd, (off_t)size) != 0) {
         if (errno != EINTR) return write_failed(e, errno, path);
     }
@@ -402,21 +459,31 @@ vq_status vq_rename(const char *from, const char *to, vq_err *e)
     if (stat(to, &st) == 0 && !S_ISREG(st.st_mode)) {
         return vq_fail(e, VQ_EFAIL, "%s: exists and is not a regular file", to);
     }
+    size_t none = 0;
+    const int failed = HOOK(VQ_IO_NAME, -1, &none, 0);
+    if (failed) return vq_fail_errno(e, failed, "%s: cannot be put in place", to);
     if (rename(from, to) != 0) return vq_fail_errno(e, errno, "%s: cannot be put in place", to);
-    char *folder = folder_of(to);
+    vq_folder_sync(to);
+    return VQ_OK;
+}
+
+void vq_folder_sync(const char *path)
+{
+    char *folder = folder_of(path);
     int fd = folder ? open(folder, O_RDONLY | O_CLOEXEC) : -1;
     if (fd >= 0) {
         fsync(fd); /* best effort: some file systems refuse it on folders */
         close(fd);
     }
     vq_free(folder);
-    return VQ_OK;
 }
 
 /* What we remove is what we made: root's `-o /dev/full` must not cost the machine its device. */
 void vq_unlink(const char *path)
 {
     struct stat st;
+    size_t none = 0;
+    if (HOOK(VQ_IO_NAME, -1, &none, 0)) return;
     if (lstat(path, &st) == 0 && (S_ISREG(st.st_mode) || S_ISLNK(st.st_mode))) unlink(path);
 }
 

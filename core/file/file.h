@@ -10,6 +10,8 @@
 #include "core/file/vaq.h"
 #include "quant/quant.h"
 
+typedef bool vq_progress_fn(void *ctx, uint64_t done, uint64_t total);
+
 typedef struct vq_file {
     vq_map map;
     char *path;                 /* owned */
@@ -72,7 +74,6 @@ typedef struct vq_verify {
 } vq_verify;
 /* Hashes every chunk with all threads of the pool.  progress(ctx, done, total) is called from the
  * caller's thread and may return true to stop (VQ_EINTR).  VQ_EFORMAT when some chunk is bad. */
-typedef bool vq_progress_fn(void *ctx, uint64_t done, uint64_t total);
 struct vq_pool;
 vq_status vq_file_verify(const vq_file *f, const q_kern *kern, struct vq_pool *pool,
                          vq_progress_fn *progress, void *ctx, vq_verify *out, vq_err *e);
@@ -92,32 +93,63 @@ void vq_sha256_end(vq_sha256 *s, uint8_t out[32]);
 /* ---- writer ----
  * begin: lays the file out from the table (offsets and sizes of tensors are computed here, in table
  * order as the caller gives it: that is the order on disk; the table section is sorted by the
- * writer), checks it all as the reader would, checks free disk space, creates PATH.tmp-XXXXXXXX,
- * which SIGINT, SIGTERM and SIGHUP remove.  put: each byte of every tensor exactly once, in file
- * order.  end: pads, writes the front, fsync, rename. */
+ * writer), checks it all as the reader would, checks free disk space, takes PATH.journal for this
+ * process alone and creates PATH.unfinished, or finds both as an earlier writer of the same file
+ * left them and goes on where that one was last seen.  put: each byte of every tensor behind that
+ * mark exactly once, in file order.  commit, now and then: what was put will survive a crash.
+ * end: pads, writes the front, fsync, rename; nothing stays beside the file. */
+typedef struct vq_mark {
+    uint64_t pos;               /* in the file: everything before is written */
+    uint64_t source, source_hash; /* the caller's: bytes of its source behind pos, what was read */
+    double err2[2];             /* the caller's: sums of the tensor that pos is in */
+    uint32_t n_hash;            /* chunks of the body that end at or before pos */
+    uint32_t n_rmse;            /* tensors in file order that do */
+    uint8_t tail[32];           /* hash of what there is of the next chunk */
+} vq_mark;
+
 typedef struct vq_writer vq_writer;
 typedef struct vq_writer_spec {
     const char *path;           /* final name */
-    bool force;                 /* overwrite an existing file */
+    bool force;                 /* overwrite an existing file, an unfinished one of another kind */
     const vaq_config *config;
     const double *rope;         /* (config->rope_dim / 2) */
-    vaq_tensor *tensor;         /* (n_tensor), off and size are filled in by begin */
+    vaq_tensor *tensor;         /* (n_tensor), off and size are filled in by begin, of an unfinished
+                                 * file also the error figures it has */
     size_t n_tensor;
     const void *tokenizer;      /* NULL: none */
     size_t tokenizer_size;
     const void *meta;           /* metadata records, see vq_meta_add_* */
     size_t meta_size;
     const q_kern *kern;
+    uint8_t stamp[32];          /* whatever changes when the source may have changed */
+    vq_progress_fn *progress;   /* over the bytes of an unfinished file that are read again; NULL */
+    void *ctx;
 } vq_writer_spec;
+/* VQ_EFAIL: the name is taken, or an unfinished file is another's or of another content. */
 vq_status vq_writer_begin(vq_writer **out, const vq_writer_spec *spec, vq_err *e);
+/* Where begin found the file; pos = 0: at its start. */
+const vq_mark *vq_writer_found(const vq_writer *w);
+/* Has the source another stamp than when the file was begun?  Then the caller must prove that what
+ * it read so far is what it would read now. */
+bool vq_writer_touched(const vq_writer *w);
+/* ... and if it is not, or for another reason, forgets what begin found. */
+vq_status vq_writer_restart(vq_writer *w, vq_err *e);
 /* Writes n bytes of tensor i (index in spec->tensor) at byte `at` of it.  Calls must come in file
  * order (one writer thread, or the caller serialises): the chunk hashes are made on the way. */
 vq_status vq_writer_put(vq_writer *w, size_t i, uint64_t at, const void *p, size_t n, vq_err *e);
-/* The rel_rmse of tensor i, to be called before end. */
+/* The rel_rmse of tensor i, when all of it was put. */
 void vq_writer_rmse(vq_writer *w, size_t i, float rel_rmse);
-/* Frees w, also on failure. */
-vq_status vq_writer_end(vq_writer *w, uint8_t root[32], uint64_t *bytes, vq_err *e);
-void vq_writer_abort(vq_writer *w);     /* removes the temporary; takes NULL */
+/* Where the file stands between two puts; the caller adds what is its own. */
+void vq_writer_mark(const vq_writer *w, vq_mark *m);
+/* Makes that mark the one to go on from.  May run in another thread while this one puts. */
+vq_status vq_writer_commit(vq_writer *w, const vq_mark *m, vq_err *e);
+/* m: the mark behind the last put (the journal's last).  Frees w; on failure it is still there, for
+ * abort. */
+vq_status vq_writer_end(vq_writer *w, const vq_mark *m, uint8_t root[32], uint64_t *bytes,
+                        vq_err *e);
+/* Frees w, which may be NULL.  keep: what was committed stays, and the source's bytes in it are
+ * returned; if that is nothing, or not wanted, no file stays. */
+uint64_t vq_writer_abort(vq_writer *w, bool keep);
 
 /* The front alone of such a file (its first body_off bytes, the hashes of the chunks all zero) and
  * the whole file's size: for containers made in memory, whose weights nobody will verify. */
