@@ -6,7 +6,7 @@
  *   prefill: share = tokens/s * multiply-adds per token / int8 peak.  Attention's own products are
  *            not counted, so long prompts show what attention costs.
  *   decode:  share = bytes that one step must read (weights once, KV of every sequence) / time /
- * read rate. */
+ *            read rate.  Of experts, those of one token are counted: of a batch that is too few. */
 #include "bench/bench.h"
 
 #include "bench/roofline.h"
@@ -14,6 +14,7 @@
 #include "core/base/json.h"
 #include "core/base/mem.h"
 #include "core/base/os.h"
+#include "core/file/check.h"
 #include "core/engine/engine.h"
 #include "core/vaquita.h"
 
@@ -120,8 +121,14 @@ static void count_weights(bench *b, const vq_file *f)
         if (t->layout == 0) continue;
         const bool head = t->role == VAQ_HEAD || (t->role == VAQ_EMBED && tied);
         if (t->role == VAQ_EMBED && !tied) continue;
-        b->weight_bytes += t->size;
-        if (!head) b->macs += (uint64_t)t->rows * t->cols;
+        if (t->layer != VAQ_NO_LAYER && t->layer >= f->config->n_layer) continue; /* drafts */
+        uint64_t bytes = t->size, macs = (uint64_t)t->rows * t->cols;
+        if (t->expert >= 0) { /* of all experts, what one token chooses */
+            bytes = bytes * f->config->n_expert_used / f->config->n_expert;
+            macs = macs * f->config->n_expert_used / f->config->n_expert;
+        }
+        b->weight_bytes += bytes;
+        if (!head) b->macs += macs;
     }
 }
 

@@ -2,13 +2,17 @@
  *
  * The bytes are valid for their type (no code or sub-scale of -128) and the row scales are such
  * that activations stay near 1, so the kernels do what they do with real weights.  One random group
- * is made per matrix and copied: the memory traffic is what counts, not the values. */
+ * is made per matrix and copied: the memory traffic is what counts, not the values; only routers
+ * differ from row to row, so that tokens choose different experts. */
 #include "bench/shape.h"
 
 #include "core/base/mem.h"
+#include "core/file/check.h"
 #include "core/file/shapes.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct maker {
@@ -18,50 +22,41 @@ typedef struct maker {
     bool oom;
 } maker;
 
-static void add(maker *m, vaq_role role, int layer, uint32_t rows, uint32_t cols, int layout)
+/* By layer, what belongs to none around them; the two matrices of an expert stay together. */
+static int by_use(const void *a, const void *b)
 {
-    if (vq_grow(&m->t, &m->cap, m->n + 1, sizeof *m->t)) {
-        m->oom = true;
-        return;
-    }
-    vaq_tensor *t = &m->t[m->n++];
-    memset(t, 0, sizeof *t);
-    t->rows = rows;
-    t->cols = cols;
-    t->role = (uint16_t)role;
-    t->type = (uint16_t)(layout ? m->type : Q_F32);
-    t->layout = (uint16_t)layout;
-    t->layer = layer < 0 ? 0xffff : (uint16_t)layer;
-    t->expert = -1;
-    t->params = (uint64_t)rows * cols;
+    const vaq_tensor *x = a, *y = b;
+    const int lx = x->role == VAQ_EMBED ? -1 : x->layer, ly = y->role == VAQ_EMBED ? -1 : y->layer;
+    if (lx != ly) return lx - ly;
+    if (x->expert != y->expert) return x->expert - y->expert;
+    return x->role - y->role;
 }
 
 static void list_tensors(maker *m, const vaq_config *c)
 {
-    const uint32_t q = c->n_head * c->head_dim, kv = c->n_head_kv * c->head_dim;
-    const uint32_t inter16 = (c->inter + 15) / 16 * 16;
-    add(m, VAQ_EMBED, -1, c->n_vocab, c->hidden, 1);
-    for (int l = 0; l < (int)c->n_layer; l++) {
-        add(m, VAQ_NORM_ATTN, l, 1, c->hidden, 0);
-        add(m, VAQ_Q, l, q, c->hidden, 1);
-        add(m, VAQ_K, l, kv, c->hidden, 1);
-        add(m, VAQ_V, l, kv, c->hidden, 1);
-        if (c->flags & VAQ_F_QKV_BIAS) {
-            add(m, VAQ_Q_BIAS, l, 1, q, 0);
-            add(m, VAQ_K_BIAS, l, 1, kv, 0);
-            add(m, VAQ_V_BIAS, l, 1, kv, 0);
+    const vq_role_row *r;
+    for (int i = 0; !m->oom && (r = vq_role_at(i)) != NULL; i++) {
+        if (!vq_role_used(r, c)) continue;
+        const uint32_t times = r->scope == VAQ_EXPERT ? c->n_expert : 1;
+        const int type = r->layout == VAQ_VECTOR || r->role == VAQ_ROUTER ? Q_F32 : m->type;
+        uint32_t layer, end;
+        vq_role_layers(r, c, &layer, &end);
+        for (; layer < end; layer++) {
+            if (vq_grow(&m->t, &m->cap, m->n + times, sizeof *m->t)) {
+                m->oom = true;
+                break;
+            }
+            vaq_tensor t = { .role = r->role, .layer = (uint16_t)layer, .layout = r->layout,
+                             .type = (uint16_t)type, .rows = vq_role_rows(r, c),
+                             .cols = vq_dim_of(c, r->cols), .expert = -1 };
+            t.params = (uint64_t)t.rows * t.cols;
+            for (uint32_t e = 0; e < times; e++) {
+                if (r->scope == VAQ_EXPERT) t.expert = (int32_t)e;
+                m->t[m->n++] = t;
+            }
         }
-        if (c->flags & VAQ_F_QK_NORM) {
-            add(m, VAQ_Q_NORM, l, 1, c->head_dim, 0);
-            add(m, VAQ_K_NORM, l, 1, c->head_dim, 0);
-        }
-        add(m, VAQ_O, l, c->hidden, q, 1);
-        add(m, VAQ_NORM_FFN, l, 1, c->hidden, 0);
-        add(m, VAQ_GATE_UP, l, 2 * inter16, c->hidden, 2);
-        add(m, VAQ_DOWN, l, c->hidden, c->inter, 1);
     }
-    add(m, VAQ_NORM_OUT, -1, 1, c->hidden, 0);
-    add(m, VAQ_HEAD, -1, c->n_vocab, c->hidden, 1);
+    if (!m->oom) qsort(m->t, m->n, sizeof *m->t, by_use);
 }
 
 static uint32_t rnd(uint64_t *s)
@@ -103,11 +98,9 @@ static void make_group(uint8_t *g, int type, int k, uint64_t *seed)
 static vq_status fill(uint8_t *p, const vaq_tensor *t, uint64_t *seed, vq_err *e)
 {
     if (t->layout == 0) {
-        const float v = t->role == VAQ_NORM_ATTN || t->role == VAQ_NORM_FFN ||
-                                t->role == VAQ_NORM_OUT || t->role == VAQ_Q_NORM ||
-                                t->role == VAQ_K_NORM
-                            ? 1.0f
-                            : 0.01f;
+        const bool bias = t->role == VAQ_Q_BIAS || t->role == VAQ_K_BIAS ||
+                          t->role == VAQ_V_BIAS || t->role == VAQ_ROUTER_BIAS;
+        const float v = bias ? 0.01f : 1.0f;
         for (uint32_t i = 0; i < t->cols; i++) memcpy(p + 4 * (size_t)i, &v, 4);
         return VQ_OK;
     }
@@ -115,8 +108,34 @@ static vq_status fill(uint8_t *p, const vaq_tensor *t, uint64_t *seed, vq_err *e
     uint8_t *g = vq_aligned(64, group);
     if (!g) return vq_fail(e, VQ_ENOMEM, "bench: out of memory");
     make_group(g, t->type, (int)t->cols, seed);
-    for (uint64_t i = 0; i < t->size / group; i++) memcpy(p + i * group, g, group);
+    for (uint64_t i = 0; i < t->size / group; i++) {
+        if (t->role == VAQ_ROUTER && i > 0) make_group(g, t->type, (int)t->cols, seed);
+        memcpy(p + i * group, g, group);
+    }
     vq_aligned_free(g);
+    return VQ_OK;
+}
+
+/* "r1" or "r1:5", the first 5 layers of it.  Draft layers take no part in plain decoding. */
+static vq_status shape_of(vaq_config *c, double *rope, const char *name, vq_err *e)
+{
+    const size_t len = strcspn(name, ":");
+    char base[32];
+    snprintf(base, sizeof base, "%.*s", (int)(len < 31 ? len : 31), name);
+    if (!vq_shape_config(c, rope, base))
+        return vq_fail(e, VQ_EUSAGE, "--shape %s: unknown; one of %s, or NAME:LAYERS", name,
+                       VQ_SHAPE_NAMES);
+    if (name[len]) {
+        char *end;
+        const long layers = strtol(name + len + 1, &end, 10);
+        if (*end || layers < 1 || layers > (long)c->n_layer)
+            return vq_fail(e, VQ_EUSAGE, "--shape %s: expected 1 to %u layers behind the colon",
+                           name, c->n_layer);
+        c->n_layer = (uint32_t)layers;
+        if (c->n_dense_layer > c->n_layer) c->n_dense_layer = c->n_layer;
+    }
+    c->n_mtp = 0;
+    c->flags &= ~(uint32_t)(VAQ_F_MTP_EMBED | VAQ_F_MTP_HEAD);
     return VQ_OK;
 }
 
@@ -128,11 +147,8 @@ vq_status bn_shape_open(vq_file **out, void **mem, size_t *bytes, const char *na
     *bytes = 0;
     vaq_config config;
     double rope[VAQ_MAX_HEAD_DIM / 2];
-    if (!vq_shape_config(&config, rope, name) || config.arch == VAQ_DEEPSEEK3)
-        return vq_fail(e, VQ_EUSAGE,
-                       "--shape %s: unknown; one of qwen-1.5b qwen-7b qwen-14b qwen-32b llama-8b "
-                       "llama-70b qwen3-8b",
-                       name);
+    vq_status st = shape_of(&config, rope, name, e);
+    if (st) return st;
     const q_typeinfo *ti = q_type_by_name(type ? type : "n4");
     if (!ti || !ti->known) return vq_fail(e, VQ_EUSAGE, "--type %s: no such weight type", type);
 
@@ -140,7 +156,7 @@ vq_status bn_shape_open(vq_file **out, void **mem, size_t *bytes, const char *na
     list_tensors(&m, &config);
     vq_buf front = { 0 };
     uint64_t total = 0;
-    vq_status st = m.oom ? vq_fail(e, VQ_ENOMEM, "bench: out of memory") : VQ_OK;
+    st = m.oom ? vq_fail(e, VQ_ENOMEM, "bench: out of memory") : VQ_OK;
     if (!st) {
         const vq_writer_spec spec = { .path = name,
                                       .config = &config,
@@ -155,7 +171,7 @@ vq_status bn_shape_open(vq_file **out, void **mem, size_t *bytes, const char *na
         st = vq_fail(
             e, VQ_ENOFIT,
             "--shape %s --type %s needs %.1f GB of memory and %.1f GB are available: take a "
-            "smaller type or shape",
+            "smaller type or shape, or fewer layers (NAME:LAYERS)",
             name, ti->name, (double)total / 1e9, (double)room / 1e9);
     if (!st && !(*mem = vq_pages_alloc((size_t)total)))
         st = vq_fail(e, VQ_ENOMEM, "bench: out of memory");

@@ -64,6 +64,8 @@ expect 2 "no output" convert $models/tiny-r1-qwen -o ""
 expect 2 "not to stdout" convert $models/tiny-r1-qwen -o -
 expect 2 "goes with --shape" bench --type n4
 expect 2 "goes with --shape" bench --save x.vaq
+expect 2 "1 to 61 layers" bench --shape r1:70
+expect 4 "NAME:LAYERS" bench --shape r1 --type f32
 expect 2 "goes with MODEL" bench --csv x.csv
 expect 2 "did you mean 'run'" rum
 expect 2 "vaquita help" download

@@ -12,7 +12,7 @@ typedef struct bench_opts {
 
 static const args_opt options[] = {
     { ARGS_TEXT, "--shape", "NAME", offsetof(bench_opts, shape), 0, 0, NULL,
-      "random weights of a shape, e.g. qwen-1.5b or llama-8b" },
+      "random weights of a shape: qwen-1.5b, llama-8b, r1:5 ..." },
     { ARGS_TEXT, "--type", "TYPE", offsetof(bench_opts, type), 0, 0, NULL,
       "type of the shape's matrices (n4)" },
     { ARGS_TEXT, "-p", "LIST", offsetof(bench_opts, prompt), 0, 0, NULL,

@@ -15,6 +15,7 @@ typedef bool vq_progress_fn(void *ctx, uint64_t done, uint64_t total);
 typedef struct vq_file {
     vq_map map;
     char *path;                 /* owned */
+    bool in_memory;             /* the caller's bytes: there is no file to read parts of again */
     /* Copies, as they were checked: what becomes of the file later changes no size, no offset. */
     vaq_header own_header;
     vaq_config own_config;

@@ -287,6 +287,7 @@ vq_status vq_file_open_mem(vq_file **out, const void *p, size_t n, const char *n
     if (!o) return vq_fail(e, VQ_ENOMEM, "%s: out of memory", name);
     o->f.map.p = p;
     o->f.map.size = n;
+    o->f.in_memory = true;
     vq_status s = prove(&o->f, kern, e);
     if (s) {
         vq_file_close(&o->f);

@@ -274,7 +274,7 @@ static void choose_experts(vq_plan *p, const vq_model *m, const vq_plan_want *w)
     uint64_t largest;
     const uint64_t all = vq_experts_bytes(m, &largest), file = m->file->header->file_size;
     p->expert_bytes = w->expert_bytes;
-    if (!all || p->expert_bytes || file <= w->available) return;
+    if (!all || p->expert_bytes || m->file->in_memory || file <= w->available) return;
     const uint64_t room = w->available / 4 * 3, rest = file - all + total_bytes(p);
     p->expert_bytes = room > rest + largest ? room - rest : largest;
 }

@@ -11,11 +11,6 @@
 #include "quant/x86/panel_avx2.h"
 #include "quant/x86/tile_avx2.h"
 
-/* The hardware prefetcher stops at page borders, so one token asks two pages ahead: on a Zen 5 core
- * N4 reads 29 GB/s without or from one page ahead, 33 from two (38 from cache: multiplications and
- * lookups share two ports).  Tried: both halves in one loop to share broadcasts, 4 %, not kept. */
-enum { AHEAD = 8192 };
-
 /* Tiles of 64 k that a matrix of this type has for these activations: N4s always whole pairs. */
 Q_INLINE int tiles_of(const int type, const q_acts *x)
 {

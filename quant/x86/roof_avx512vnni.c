@@ -3,21 +3,20 @@
 
 #if defined(__AVX512F__) && defined(__AVX512VNNI__)
 
-#include <immintrin.h>
+#include "quant/x86/v16.h"
 
-/* The hardware prefetcher stops at page borders: a bound without prefetch would be beaten by the
- * kernels, which ask for lines two pages ahead. */
+/* Asks ahead as the kernels do: a bound they could beat would be none. */
 static uint32_t read_avx512(const void *p, size_t n)
 {
-    enum { AHEAD = 8192 }; /* behind the end it is only a hint */
     const uint8_t *b = p;
     __m512i s[4];
     for (int j = 0; j < 4; j++) s[j] = _mm512_setzero_si512();
     for (size_t i = 0; i + 512 <= n; i += 512) {
 #pragma GCC unroll 8
         for (int j = 0; j < 8; j++) {
-            _mm_prefetch((const char *)(b + i + 64 * (size_t)j) + AHEAD, _MM_HINT_T0);
-            s[j & 3] = _mm512_xor_si512(s[j & 3], _mm512_load_si512(b + i + 64 * (size_t)j));
+            const uint8_t *q = b + i + 64 * (size_t)j;
+            ask_ahead(q);
+            s[j & 3] = _mm512_xor_si512(s[j & 3], _mm512_load_si512(q));
         }
     }
     const __m512i t = _mm512_xor_si512(_mm512_xor_si512(s[0], s[1]), _mm512_xor_si512(s[2], s[3]));
