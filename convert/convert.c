@@ -9,7 +9,7 @@
 
 #include "convert/card.h"
 #include "convert/gguf_model.h"
-#include "convert/pipeline.h"
+#include "convert/repair.h"
 #include "core/base/mem.h"
 #include "core/text/chat.h"
 #include "core/text/tok_build.h"
@@ -286,7 +286,8 @@ static vq_status dry_run(job *b, cv_report *r)
     vq_buf front = { 0 };
     const vq_writer_spec spec = spec_of(b);
     const vq_status st = vq_front_make(&front, &r->bytes, &spec, b->e);
-    vq_buf_clear(&front);
+    if (b->o->front && !st) *b->o->front = front;
+    else vq_buf_clear(&front);
     return st;
 }
 
@@ -318,6 +319,53 @@ static vq_status make_container(job *b, cv_report *r)
     r->params = p->params;
     r->bpw = p->params ? 8.0 * (double)bytes / (double)p->params : 0;
     return !st && rules.oom ? no_memory(b) : st;
+}
+
+/* The plan's tensors as f has them: types, places. */
+static vq_status plan_as(job *b, const vq_file *f)
+{
+    cv_plan *p = &b->plan;
+    bool same = p->n == f->n_tensor;
+    for (size_t i = 0; same && i < p->n; i++) {
+        vaq_tensor *t = &p->tensor[i];
+        const vaq_tensor *w = vq_file_find(f, t->role, t->layer, t->expert);
+        same = w && w->rows == t->rows && w->cols == t->cols && w->layout == t->layout &&
+               (!i || w->off > t[-1].off);
+        if (same) *t = *w;
+    }
+    return same ? VQ_OK
+                : vq_fail(b->e, VQ_EFAIL, "%s: this version would lay it out otherwise; repair it "
+                          "with the one it was made by, or from another .vaq",
+                          f->path);
+}
+
+vq_status cv_remake(const cv_opts *o, const vq_file *f, const cv_range *range, size_t n,
+                    cv_put_fn *put, void *to, vq_err *e)
+{
+    job b = { .o = o, .e = e };
+    char hex[65];
+    vq_status st = cv_ckpt_open(&b.ckpt, o->src, e);
+    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", b.ckpt.sha256[i]);
+    if (!st && !vq_str_eq(vq_file_meta(f, "source_sha256"), hex)) {
+        const vq_str from = vq_file_meta(f, "source");
+        st = vq_fail(e, VQ_EFAIL, "%s: is not the checkpoint %s was made from (%.*s: other headers "
+                     "or another config)",
+                     o->src, f->path, from.n > 100 ? 100 : (int)from.n, from.n ? from.p : "?");
+    }
+    if (!st) st = read_config(&b);
+    const cv_plan_opts po = { .type = -1, .drop_mtp = !f->config->n_mtp };
+    if (!st) st = cv_plan_make(&b.plan, &b.ckpt, &b.config.c, &po, e);
+    if (!st) st = plan_as(&b, f);
+    if (!st && !q_kern_make(&b.kern, o->cpu)) st = vq_fail(e, VQ_EUSAGE, "no such CPU level");
+    if (!st) {
+        cv_run run = { .plan = &b.plan, .put = put, .to = to, .range = range, .n_range = n,
+                       .kern = &b.kern, .progress = o->progress, .ctx = o->ctx,
+                       .threads = o->threads > 0 ? o->threads : vq_cpu_fast_count() };
+        st = cv_pipeline(&run, e);
+    }
+    cv_plan_clear(&b.plan);
+    cv_ckpt_close(&b.ckpt);
+    return st;
 }
 
 vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e)

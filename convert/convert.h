@@ -4,7 +4,7 @@
 
 #include "core/base/err.h"
 #include "core/base/str.h"
-#include "core/file/vaq.h"
+#include "core/file/file.h"
 
 typedef struct cv_opts {
     const char *src;        /* folder, one .safetensors with config.json beside it, or a .gguf */
@@ -17,6 +17,7 @@ typedef struct cv_opts {
     bool yarn_hf;           /* --yarn-attn hf: ignore the config's attn_factor key */
     bool no_tokenizer, force, dry_run;
     bool drop_mtp;          /* leave out the layers that only draft (R1) */
+    vq_buf *front;          /* out, of a dry run: vq_front_make's; NULL: not wanted */
     uint64_t step;          /* bytes of the file between two commits; 0: as a user wants it */
     const char *name;       /* model name in the metadata; NULL: the folder's */
     bool (*progress)(void *ctx, uint64_t done, uint64_t total); /* bytes read; true = stop */
@@ -51,6 +52,26 @@ typedef struct cv_report {
  * until it is done.  A failure that keeps them says so. */
 vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e);
 void cv_report_clear(cv_report *r);
+
+/* ---- repair (repair.c): a damaged container, from a second one or the checkpoint ----
+ * Both write what is proved to be right, in place: killed at any point they leave a file that is
+ * judged rightly and can be repaired again. */
+typedef struct cv_repair {
+    const char *path;       /* the damaged container */
+    const char *src;        /* another .vaq of the same content, or what cv_opts.src may be */
+    const char *cpu;
+    const q_kern *kern;     /* of that level */
+    int threads;
+    vq_progress_fn *progress;
+    void *ctx;
+} cv_repair;
+/* Header, directory and sections, and the size of the file: vq_file_open refused it.  Afterwards it
+ * opens.  *len: how long the front is.  VQ_EFAIL: src is of another content, as far as one can
+ * tell. */
+vq_status cv_repair_front(const cv_repair *o, uint64_t *len, vq_err *e);
+/* The chunks v lists; those that are right now are marked.  VQ_EFAIL: src is of another content, or
+ * lacks the rest itself. */
+vq_status cv_repair_body(const cv_repair *o, const vq_file *f, vq_verify *v, vq_err *e);
 
 /* What `info` says about a checkpoint folder, a .safetensors or a .gguf file, as JSON fields of
  * cli.md. */

@@ -327,7 +327,7 @@ static vq_status write_band(pipe *x, const slot *s)
         return s->st;
     }
     const vq_status st = r->writer ? vq_writer_put(r->writer, i, at, s->out, n, x->e)
-                                   : r->put(r->to, i, at, s->out, n, x->e);
+                                   : r->put(r->to, t->off + at, s->out, n, x->e);
     if (st) return st;
     double *sum = &x->err2[2 * i];
     sum[0] += s->err2[0];

@@ -6,13 +6,16 @@
 
 typedef struct cv_range { uint64_t off, end; } cv_range; /* bytes of the container's file */
 
+/* Bytes [off, off + n) of the container's file. */
+typedef vq_status cv_put_fn(void *to, uint64_t off, const void *p, size_t n, vq_err *e);
+
 typedef struct cv_run {
     const cv_plan *plan;
     /* Where bands go, in file order: a writer, which is committed to now and then and stands behind
      * `from`; or, without one, put, which gets those alone that touch one of the ranges. */
     vq_writer *writer;
     vq_mark from;           /* pos = 0: from the start */
-    vq_status (*put)(void *to, size_t tensor, uint64_t at, const void *p, size_t n, vq_err *e);
+    cv_put_fn *put;
     void *to;
     const cv_range *range;  /* (n_range), rising */
     size_t n_range;

@@ -203,6 +203,27 @@ static inline ck_tensor *ck_find(ck *k, const char *name)
     return NULL;
 }
 
+/* ck_make with an embedding and a head of F32, of which a band fills a chunk as BF16. */
+static inline void ck_large(ck *k)
+{
+    static const char *const names[] = { "model.embed_tokens.weight", "lm_head.weight" };
+    enum { ROWS = 28000 }; /* three and a half bands */
+    ck_make(k);
+    char *at = strstr(k->config, "\"vocab_size\":20");
+    char rest[800];
+    snprintf(rest, sizeof rest, "%s", at + strlen("\"vocab_size\":20"));
+    snprintf(at, sizeof k->config - (size_t)(at - k->config), "\"vocab_size\":%d%s", ROWS, rest);
+    for (int i = 0; i < 2; i++) {
+        ck_tensor *t = ck_find(k, names[i]);
+        t->dtype = "F32";
+        t->rows = ROWS;
+        t->v = vq_realloc(t->v, (size_t)ROWS * CK_HIDDEN * sizeof *t->v);
+        for (int j = 0; j < ROWS * CK_HIDDEN; j++) {
+            t->v[j] = (float)((j * 7 + i) % 255 - 127) / 128;
+        }
+    }
+}
+
 /* The byte of a value that has one. */
 static char ck_fp8(float v)
 {

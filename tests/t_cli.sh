@@ -211,6 +211,17 @@ $V verify "$q" --json | grep -q "\"bytes\":$size," && ok || bad "verify counts e
 $V verify "$dir/flip.vaq" >"$dir/out" 2>"$dir/err"
 check "verify of a flipped byte" $? = 3
 grep -q '^bad: bytes [0-9]* to [0-9]*, ' "$dir/out" && ok || bad "verify does not name the damage"
+expect 1 "another model" verify "$dir/flip.vaq" --repair "$dir/llama.vaq"
+expect 1 "is not the checkpoint" verify "$dir/flip.vaq" --repair $models/tiny-r1-llama
+for from in "$q" $models/tiny-r1-qwen; do
+    cp "$dir/flip.vaq" "$dir/mend.vaq"
+    printf 'x' | dd of="$dir/mend.vaq" bs=1 seek=1000 conv=notrunc 2>/dev/null
+    expect 0 "" verify "$dir/mend.vaq" --repair "$from"
+    check "front and body were mended" "$(grep -c '^repaired: ' "$dir/out")" = 2
+    same "verify --repair $from" "$q" "$dir/mend.vaq"
+    expect 0 "" verify "$dir/mend.vaq" --repair "$from"
+done
+cp "$dir/flip.vaq" "$dir/mend.vaq"
 
 # ---- run ----
 question='Compute 646 + 683.'
@@ -412,6 +423,8 @@ if has python3; then
     json "ok=true bad[] cpu" verify "$q"
     json "ok=false bad[offset,length,tensor] cpu" verify "$dir/flip.vaq"
     json "ok=false bad[]" verify "$dir/cut.vaq"
+    json "ok=true bad[offset,length,tensor,repaired] repaired_bytes" verify "$dir/mend.vaq" \
+        --repair "$q"
     json "ids[] pieces[] cpu" tokenize "$q" hello
     json "text cpu" detokenize "$q" 5 6
     json "positions=2 vocab sha256 cpu" logits "$q" --ids 5,6

@@ -1,14 +1,32 @@
 /* verify.c - `vaquita verify`: every byte of a container against its hashes.
  *
  * Opening proves header, tables, config and tokenizer; then every chunk of the body is hashed by
- * all threads.  The result names the byte range and the tensor, so a download can be mended. */
+ * all threads.  The result names the byte range and the tensor.  With --repair what is damaged is
+ * made again from the checkpoint or copied from another container: first the front, without which
+ * nothing can be judged, then the chunks. */
+#include "convert/convert.h"
 #include "core/app/app.h"
 #include "core/app/term.h"
 #include "core/base/os.h"
 #include "core/base/pool.h"
-#include "core/file/file.h"
 
-static const args_opt options[] = { { .kind = ARGS_END } };
+#include <stdio.h>
+
+typedef struct verify_opts {
+    const char *repair;     /* NULL: only look */
+} verify_opts;
+
+static const args_opt options[] = {
+    { ARGS_TEXT, "--repair", "SRC", offsetof(verify_opts, repair), 0, 0, NULL,
+      "mend it from its checkpoint or another copy" },
+    { .kind = ARGS_END },
+};
+
+/* What was found and done. */
+typedef struct outcome {
+    vq_verify v;
+    uint64_t front;         /* bytes of a front that was mended; 0: it was whole */
+} outcome;
 
 static void print_bad(vq_jw *w, const vq_bad *bad)
 {
@@ -18,19 +36,27 @@ static void print_bad(vq_jw *w, const vq_bad *bad)
     vq_jw_u64(w, "length", bad->len);
     if (bad->tensor) vq_tensor_name(name, bad->tensor);
     vq_jw_cstr(w, "tensor", bad->tensor ? name : NULL);
+    vq_jw_bool(w, "repaired", bad->mended);
     vq_jw_close(w, '}');
 }
 
-static vq_status print_json(app *a, const vq_verify *v, const vq_err *why, vq_err *e)
+static vq_status print_json(app *a, const outcome *o, const vq_err *why, vq_err *e)
 {
+    const vq_verify *v = &o->v;
+    uint64_t bytes = o->front;
     vq_buf b = { 0 };
     vq_jw w = { .b = &b };
     vq_jw_open(&w, NULL, '{');
     vq_jw_bool(&w, "ok", !why);
     vq_jw_open(&w, "bad", '[');
-    for (size_t i = 0; i < v->n_bad; i++) print_bad(&w, &v->bad[i]);
+    if (o->front) print_bad(&w, &(vq_bad){ .len = o->front, .mended = true });
+    for (size_t i = 0; i < v->n_bad; i++) {
+        print_bad(&w, &v->bad[i]);
+        if (v->bad[i].mended) bytes += v->bad[i].len;
+    }
     vq_jw_close(&w, ']');
     vq_jw_u64(&w, "bytes", v->bytes);
+    vq_jw_u64(&w, "repaired_bytes", bytes);
     if (why) vq_jw_cstr(&w, "error", why->msg);
     vq_jw_cstr(&w, "cpu", a->level);
     vq_jw_close(&w, '}');
@@ -39,10 +65,14 @@ static vq_status print_json(app *a, const vq_verify *v, const vq_err *why, vq_er
     return st;
 }
 
-static vq_status print_text(app *a, const char *path, const vq_verify *v, vq_status found,
+static vq_status print_text(app *a, const char *path, const outcome *o, vq_status found,
                             double seconds, vq_err *e)
 {
+    const vq_verify *v = &o->v;
     vq_buf b = { 0 };
+    if (o->front) {
+        vq_buf_printf(&b, "repaired: bytes 0 to %llu, the front\n", (unsigned long long)o->front);
+    }
     for (size_t i = 0; i < v->n_bad;) { /* neighbours of one tensor are one line */
         const vq_bad *first = &v->bad[i];
         uint64_t end = first->off + first->len;
@@ -51,8 +81,8 @@ static vq_status print_text(app *a, const char *path, const vq_verify *v, vq_sta
         }
         char name[96] = "padding";
         if (first->tensor) vq_tensor_name(name, first->tensor);
-        vq_buf_printf(&b, "bad: bytes %llu to %llu, %s\n", (unsigned long long)first->off,
-                      (unsigned long long)end, name);
+        vq_buf_printf(&b, "%s: bytes %llu to %llu, %s\n", found ? "bad" : "repaired",
+                      (unsigned long long)first->off, (unsigned long long)end, name);
     }
     if (!found) {
         char size[16];
@@ -69,49 +99,70 @@ static vq_status print_text(app *a, const char *path, const vq_verify *v, vq_sta
 }
 
 /* Names of damaged tensors are borrowed from the file, so the report is made before it closes. */
-static vq_status report(app *a, const char *path, const vq_verify *v, vq_status found, bool opened,
+static vq_status report(app *a, const char *path, const outcome *o, vq_status found, bool opened,
                         double seconds, vq_err *e)
 {
     vq_err other = { 0 };
     vq_status st = VQ_OK;
-    if (a->json) st = print_json(a, v, found ? e : NULL, &other);
-    else if (opened) st = print_text(a, path, v, found, seconds, &other);
+    if (a->json) st = print_json(a, o, found ? e : NULL, &other);
+    else if (opened) st = print_text(a, path, o, found, seconds, &other);
     if (!found && st && e) *e = other;
     return found ? found : st;
 }
 
+/* Opening, with a front that may have to be mended first. */
+static vq_status open_file(vq_file **f, const cv_repair *r, outcome *o, vq_err *e)
+{
+    const vq_status st = vq_file_open(f, r->path, r->kern, e);
+    if (st != VQ_EFORMAT || !r->src) return st;
+    const vq_status mended = cv_repair_front(r, &o->front, e);
+    if (mended) o->front = 0;
+    return mended ? mended : vq_file_open(f, r->path, r->kern, e);
+}
+
 static vq_status verify(app *a, const void *opts, char **arg, int n_arg, vq_err *e)
 {
-    (void)opts;
+    const verify_opts *vo = opts;
     (void)n_arg;
     q_kern kern;
     vq_file *f = NULL;
     vq_pool *pool = NULL;
-    vq_verify v = { 0 };
+    outcome o = { 0 };
+    app_progress p;
     q_kern_make(&kern, a->cpu);
+    const cv_repair r = { .path = arg[0], .src = vo->repair, .cpu = a->cpu, .kern = &kern,
+                          .threads = (int)a->threads, .progress = app_progress_step, .ctx = &p };
     const double start = vq_now();
+    app_progress_begin(&p, a, "verify", NULL, 0.5);
+    term_polite(true);
     vq_status st = app_model_path(arg[0], e);
-    if (!st) st = vq_file_open(&f, arg[0], &kern, e);
+    if (!st) st = open_file(&f, &r, &o, e);
     if (!st) st = vq_pool_new(&pool, a->threads ? (int)a->threads : vq_cpu_fast_count(), e);
-    if (!st) {
-        app_progress p;
-        app_progress_begin(&p, a, "verify", NULL, 0.5);
-        term_polite(true);
-        st = vq_file_verify(f, &kern, pool, app_progress_step, &p, &v, e);
-        term_polite(false);
-        app_progress_end(&p);
+    if (!st) st = vq_file_verify(f, &kern, pool, app_progress_step, &p, &o.v, e);
+    if (st == VQ_EFORMAT && f && vo->repair) {
+        p.what = "repair";
+        st = cv_repair_body(&r, f, &o.v, e);
     }
-    if (!st || st == VQ_EFORMAT) st = report(a, arg[0], &v, st, f != NULL, vq_now() - start, e);
-    vq_verify_clear(&v);
+    term_polite(false);
+    app_progress_end(&p);
+    if (!st || st == VQ_EFORMAT || (f && a->json && st != VQ_EINTR)) {
+        st = report(a, arg[0], &o, st, f != NULL, vq_now() - start, e);
+    }
+    vq_verify_clear(&o.v);
     vq_pool_free(pool);
     vq_file_close(f);
     return st;
 }
 
+static const verify_opts defaults = { 0 };
+
 const app_verb app_verb_verify = {
     "verify", "FILE", "every byte of a container against its hashes",
     "Exit 0: as it was written.  Exit 3: damaged, with the byte ranges and tensors.\n"
+    "--repair SRC writes what is damaged anew, in place, and nothing else: from the\n"
+    "checkpoint the file was made from, or from another .vaq of the same content.  A\n"
+    "MiB is written when it fits its hash; stopped, it goes on when called again.\n"
     "Example:\n"
-    "  vaquita verify model.vaq\n",
-    options, NULL, 0, 1, 1, verify,
+    "  vaquita verify model.vaq --repair DeepSeek-R1-Distill-Qwen-1.5B\n",
+    options, &defaults, sizeof defaults, 1, 1, verify,
 };

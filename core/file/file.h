@@ -67,7 +67,11 @@ const char *vq_arch_name(uint32_t arch);          /* "qwen2"; "unknown" */
 const char *vq_template_name(uint32_t template_id);
 
 /* A damaged chunk of the body: its byte range and the tensor it (first) touches. */
-typedef struct vq_bad { uint64_t off, len; const vaq_tensor *tensor; /* NULL: padding */ } vq_bad;
+typedef struct vq_bad {
+    uint64_t off, len;
+    const vaq_tensor *tensor;   /* NULL: padding */
+    bool mended;                /* by a repair, since */
+} vq_bad;
 typedef struct vq_verify {
     vq_bad *bad;                /* (n_bad), owned */
     size_t n_bad;
@@ -155,6 +159,9 @@ uint64_t vq_writer_abort(vq_writer *w, bool keep);
 /* The front alone of such a file (its first body_off bytes, the hashes of the chunks all zero) and
  * the whole file's size: for containers made in memory, whose weights nobody will verify. */
 vq_status vq_front_make(vq_buf *front, uint64_t *file_size, const vq_writer_spec *spec, vq_err *e);
+
+/* Hashes its sections into the directory, and both into the root, after a change of its content. */
+void vq_front_seal(void *front, const q_kern *kern);
 
 void vq_meta_add_text(vq_buf *b, const char *key, const char *p, size_t n);
 void vq_meta_add_u64(vq_buf *b, const char *key, uint64_t v);

@@ -201,30 +201,38 @@ static void make_key(vq_writer *w, const vq_writer_spec *spec)
     w->head.meta_size = spec->meta_size;
 }
 
+void vq_front_seal(void *front, const q_kern *kern)
+{
+    vaq_header *h = front;
+    vaq_section *dir = (vaq_section *)(void *)(h + 1);
+    vq_sha256 sha;
+    for (uint32_t i = 0; i < h->n_sections; i++) {
+        vq_sha256_init(&sha, kern);
+        vq_sha256_add(&sha, (uint8_t *)front + dir[i].off, (size_t)dir[i].size);
+        vq_sha256_end(&sha, dir[i].sha256);
+    }
+    memset(h->root, 0, sizeof h->root);
+    vq_sha256_init(&sha, kern);
+    vq_sha256_add(&sha, h, sizeof *h + h->n_sections * sizeof *dir);
+    vq_sha256_end(&sha, h->root);
+}
+
 /* The directory with the hashes of all sections, then the header with the root. */
 static void seal(vq_writer *w, uint8_t root[32])
 {
     put_table(w); /* with the error figures */
-    vaq_section *dir = (vaq_section *)(void *)(w->front + sizeof(vaq_header));
+    vaq_header *h = (vaq_header *)(void *)w->front;
+    vaq_section *dir = (vaq_section *)(void *)(h + 1);
     for (uint32_t i = 0; i < w->n_sections; i++) {
-        vaq_section_id id = section_order[i];
-        vq_sha256 sha;
+        const vaq_section_id id = section_order[i];
         dir[i] = (vaq_section){ .id = (uint32_t)id, .off = w->off[id], .size = w->size[id] };
-        vq_sha256_init(&sha, w->kern);
-        vq_sha256_add(&sha, w->front + w->off[id], (size_t)w->size[id]);
-        vq_sha256_end(&sha, dir[i].sha256);
     }
-    vaq_header h = { .version = VAQ_VERSION, .arith = VAQ_ARITH, .enc = VAQ_ENC,
-                     .file_size = w->file_size, .body_off = w->body_off,
-                     .body_size = w->file_size - w->body_off, .n_sections = w->n_sections };
-    memcpy(h.magic, VAQ_MAGIC, sizeof h.magic);
-    vq_sha256 sha;
-    vq_sha256_init(&sha, w->kern);
-    vq_sha256_add(&sha, &h, sizeof h);
-    vq_sha256_add(&sha, dir, w->n_sections * sizeof *dir);
-    vq_sha256_end(&sha, h.root);
-    memcpy(w->front, &h, sizeof h);
-    memcpy(root, h.root, sizeof h.root);
+    *h = (vaq_header){ .version = VAQ_VERSION, .arith = VAQ_ARITH, .enc = VAQ_ENC,
+                       .file_size = w->file_size, .body_off = w->body_off,
+                       .body_size = w->file_size - w->body_off, .n_sections = w->n_sections };
+    memcpy(h->magic, VAQ_MAGIC, sizeof h->magic);
+    vq_front_seal(w->front, w->kern);
+    memcpy(root, h->root, sizeof h->root);
 }
 
 /* ---- an unfinished file ---- */
