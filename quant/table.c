@@ -36,7 +36,7 @@ static const struct level extras[] = {
 enum { N_EXTRAS = sizeof extras / sizeof extras[0] };
 
 /* True if this build has any kernel of the level.  Only for a level that this CPU has: a filler is
- * compiled with its level's flags, and compilers do store the pointers with its widest registers. */
+ * compiled with its level's flags, and compilers do store pointers with its widest registers. */
 static bool fill(q_kern *t, const struct level *l)
 {
     bool any = false;
