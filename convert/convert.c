@@ -13,6 +13,7 @@
 #include "core/base/mem.h"
 #include "core/text/chat.h"
 #include "core/text/tok_build.h"
+#include "core/text/unicode.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -27,7 +28,7 @@ typedef struct job {
     bool has_tok;
     cv_rules *rules;        /* NULL: none */
     cv_plan plan;
-    vq_buf meta, recipe;
+    vq_buf meta, recipe, chat_template;
     double start;           /* seconds, vq_now */
     vq_err *e;
 } job;
@@ -114,16 +115,15 @@ static vq_status take_tokenizer(job *b, const char *path)
 
 static vq_status read_template(job *b, const cv_json *cfg)
 {
-    vq_buf text = { 0 };
-    vq_status st = cv_chat_template(&b->ckpt, cfg, &text, b->e);
-    if (!st && text.n) {
-        const int id = vq_chat_recognise((vq_str){ text.p, text.n });
+    vq_buf *text = &b->chat_template;
+    const vq_status st = cv_chat_template(&b->ckpt, cfg, text, b->e);
+    if (!st && text->n) {
+        const int id = vq_chat_recognise((vq_str){ text->p, text->n });
         b->config.c.template_id = (uint32_t)id;
         if (!id) notice(b, "%s: its chat template is not one we know: raw prompts only", b->o->src);
     } else if (!st) {
         notice(b, "%s: has no chat template: raw prompts only", b->o->src);
     }
-    vq_buf_clear(&text);
     return st;
 }
 
@@ -190,6 +190,9 @@ static vq_status make_plan(job *b)
     }
     if (b->recipe.oom) return no_memory(b);
     cv_card(&b->meta, &b->ckpt, b->o->name, b->recipe.p, c->template_id);
+    if (b->chat_template.n && vq_utf8_valid(b->chat_template.p, b->chat_template.n)) {
+        vq_meta_add_text(&b->meta, "chat_template", b->chat_template.p, b->chat_template.n);
+    }
     if (b->rules) vq_meta_add_text(&b->meta, "rules", b->o->rules.p, b->o->rules.n);
     return b->meta.oom ? no_memory(b) : VQ_OK;
 }
@@ -389,6 +392,7 @@ vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e)
     vq_tok_built_clear(&b.tok);
     vq_buf_clear(&b.meta);
     vq_buf_clear(&b.recipe);
+    vq_buf_clear(&b.chat_template);
     cv_ckpt_close(&b.ckpt);
     if (st) cv_report_clear(report);
     return st;
