@@ -129,7 +129,7 @@ flags_of() { # file -> flags beyond BASE
     case $1 in quant/*|core/file/*) extra=$STRICT ;; *) extra= ;; esac
     # What nobody waits for is made small.
     case $1 in
-    convert/dtype.c|convert/part.c|convert/safetensors.c) ;;              # weights pass here
+    convert/blocks.c|convert/dtype.c|convert/part.c|convert/safetensors.c) ;; # weights pass here
     core/text/bpe.c|core/text/nfc.c|core/text/split.c|core/base/pool.c) ;; # texts, barriers
     core/*|convert/*|bench/*|quant/check/*) extra="$extra $SMALL" ;;
     esac

@@ -203,15 +203,15 @@ static void block_q6_k(float *y, const uint8_t *b)
     }
 }
 
-static const int8_t iq4_table[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
-                                      1, 13, 25, 38, 53, 69, 89, 113 };
+const int8_t cv_iq4_table[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
+                                  1, 13, 25, 38, 53, 69, 89, 113 };
 
 static void block_iq4_nl(float *y, const uint8_t *b)
 {
     const float d = f16_at(b);
     int q[32];
     codes_32(q, b + 2, 0);
-    for (int j = 0; j < 32; j++) y[j] = d * (float)iq4_table[q[j]];
+    for (int j = 0; j < 32; j++) y[j] = d * (float)cv_iq4_table[q[j]];
 }
 
 static void block_iq4_xs(float *y, const uint8_t *b)
@@ -222,7 +222,7 @@ static void block_iq4_xs(float *y, const uint8_t *b)
         const int s = (b[4 + i / 2] >> 4 * (i % 2) & 15) | (high >> 2 * i & 3) << 4;
         const float d = f16_at(b) * (float)(s - 32);
         codes_32(q, b + 8 + 16 * i, 0);
-        for (int j = 0; j < 32; j++) y[32 * i + j] = d * (float)iq4_table[q[j]];
+        for (int j = 0; j < 32; j++) y[32 * i + j] = d * (float)cv_iq4_table[q[j]];
     }
 }
 

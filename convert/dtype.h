@@ -22,6 +22,8 @@ typedef struct cv_gtype_info {  /* a type of GGUF files */
 const cv_gtype_info *cv_gtype_find(uint64_t id);    /* NULL: no type, or one out of use */
 const cv_gtype_info *cv_gtype_of(cv_dtype d);       /* NULL: not of GGUF */
 
+extern const int8_t cv_iq4_table[16];               /* of IQ4_NL, IQ4_XS */
+
 enum { CV_BLOCK_MAX = 256 };
 /* Values of a block: 1 where each stands alone. */
 size_t cv_dtype_block(cv_dtype d);

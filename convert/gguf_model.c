@@ -28,6 +28,21 @@ static const struct { const char *checkpoint, *gguf; bool layer; } names[] = {
     { "mlp.gate_proj", "ffn_gate", true },
     { "mlp.up_proj", "ffn_up", true },
     { "mlp.down_proj", "ffn_down", true },
+    /* Written only: deepseek2's, with two that checkpoints keep in one and experts all together. */
+    { "self_attn.q_a_proj", "attn_q_a", true },
+    { "self_attn.q_a_layernorm", "attn_q_a_norm", true },
+    { "self_attn.q_b_proj", "attn_q_b", true },
+    { "self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa", true },
+    { "self_attn.kv_a_layernorm", "attn_kv_a_norm", true },
+    { "self_attn.k_up_proj", "attn_k_b", true },
+    { "self_attn.v_up_proj", "attn_v_b", true },
+    { "mlp.gate", "ffn_gate_inp", true },
+    { "mlp.shared_experts.gate_proj", "ffn_gate_shexp", true },
+    { "mlp.shared_experts.up_proj", "ffn_up_shexp", true },
+    { "mlp.shared_experts.down_proj", "ffn_down_shexp", true },
+    { "mlp.experts.gate_proj", "ffn_gate_exps", true },
+    { "mlp.experts.up_proj", "ffn_up_exps", true },
+    { "mlp.experts.down_proj", "ffn_down_exps", true },
 };
 enum { N_NAMES = sizeof names / sizeof names[0] };
 
@@ -236,26 +251,38 @@ vq_status cv_gguf_rope(cv_config *c, const cv_tensor *freqs, vq_err *e)
 
 /* ---- tokenizer ---- */
 
-enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5 }; /* token_type */
-
 /* By the name of the splitter; what else the family does follows from it. */
+static const struct { const char *pre; vq_tok_family family; } families[] = {
+    { "deepseek-v3", { VAQ_SPLIT_DEEPSEEK, false, false } },
+    { "deepseek-r1-qwen", { VAQ_SPLIT_QWEN, true, false } },
+    { "qwen2", { VAQ_SPLIT_QWEN, true, false } },
+    { "llama-bpe", { VAQ_SPLIT_LLAMA3, false, true } },
+    { "llama3", { VAQ_SPLIT_LLAMA3, false, true } },
+    { "llama-v3", { VAQ_SPLIT_LLAMA3, false, true } },
+    { "smollm", { VAQ_SPLIT_SMOLLM, false, false } },
+};
+enum { N_FAMILIES = sizeof families / sizeof families[0] };
+
 static bool family_of(vq_str pre, vq_tok_family *f)
 {
-    static const struct { const char *pre; vq_tok_family family; } families[] = {
-        { "deepseek-v3", { VAQ_SPLIT_DEEPSEEK, false, false } },
-        { "deepseek-r1-qwen", { VAQ_SPLIT_QWEN, true, false } },
-        { "qwen2", { VAQ_SPLIT_QWEN, true, false } },
-        { "llama-bpe", { VAQ_SPLIT_LLAMA3, false, true } },
-        { "llama3", { VAQ_SPLIT_LLAMA3, false, true } },
-        { "llama-v3", { VAQ_SPLIT_LLAMA3, false, true } },
-        { "smollm", { VAQ_SPLIT_SMOLLM, false, false } },
-    };
-    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
+    for (int i = 0; i < N_FAMILIES; i++) {
         if (!vq_str_eq(pre, families[i].pre)) continue;
         *f = families[i].family;
         return true;
     }
     return false;
+}
+
+const char *cv_gguf_pre(const vq_tok_family *f)
+{
+    for (int i = 0; i < N_FAMILIES; i++) {
+        const vq_tok_family *g = &families[i].family;
+        /* Who reads these files does not normalize, whatever the family. */
+        if (g->splitter == f->splitter && g->ignore_merges == f->ignore_merges) {
+            return families[i].pre;
+        }
+    }
+    return NULL;
 }
 
 static vq_status foreign(const char *path, const char *part, vq_str what, vq_err *e)
@@ -280,10 +307,11 @@ static void read_words(vq_tok_source *src, const cv_gkey *tokens, const cv_gkey 
     vq_str s;
     int32_t id = 0;
     for (size_t at = 0; cv_gkey_next(tokens, &at, &s); id++) {
-        uint64_t type = NORMAL;
+        uint64_t type = CV_GTOK_NORMAL;
         cv_gkey_u64(types, (uint64_t)id, &type);
-        if (type == UNUSED || is_padding(s, id)) continue;
-        const bool added = type == CONTROL || type == USER_DEFINED || type == UNKNOWN;
+        if (type == CV_GTOK_UNUSED || is_padding(s, id)) continue;
+        const bool added = type == CV_GTOK_CONTROL || type == CV_GTOK_USER_DEFINED ||
+                           type == CV_GTOK_UNKNOWN;
         src->word[src->n_word++] =
             (vq_tok_word){ s, id, added ? VAQ_TOK_ADDED : VAQ_TOK_PLAIN };
     }

@@ -12,6 +12,12 @@
 bool cv_gguf_name(vq_buf *out, vq_str checkpoint);
 bool cv_checkpoint_name(vq_buf *out, vq_str gguf);
 
+/* What `tokenizer.ggml.pre` calls a family; NULL: it has no name there. */
+const char *cv_gguf_pre(const vq_tok_family *f);
+
+enum { CV_GTOK_NORMAL = 1, CV_GTOK_UNKNOWN, CV_GTOK_CONTROL, CV_GTOK_USER_DEFINED,
+       CV_GTOK_UNUSED }; /* tokenizer.ggml.token_type */
+
 /* Gives tensors the names of checkpoints, where they have one, and notes which rows llama's files
  * keep as pairs. */
 vq_status cv_gguf_rename(cv_st *s, const cv_gguf *g, vq_err *e);

@@ -129,6 +129,21 @@ rm "$dir/dry.vaq"
 printf '* l8\nq l9\n' >"$dir/recipe"
 expect 2 "recipe:2: 'l9'" convert $models/tiny-r1-qwen -o "$dir/dry.vaq" --recipe "$dir/recipe"
 expect 1 "none.txt" convert $models/tiny-r1-qwen --dry-run --recipe "$dir/none.txt"
+# ---- export ----
+expect 0 "" export "$q" -o "$dir/x.gguf"
+grep -q "n4 as IQ4_NL" "$dir/out" && ok || bad "export does not say what became of n4"
+expect 1 --force export "$q" -o "$dir/x.gguf"
+expect 0 "" export "$q" -o "$dir/x.gguf" --type f16 --force --json
+grep -q '"name":"token_embd.weight","type":"F16"' "$dir/out" && ok || bad "export --json"
+expect 0 "" convert "$dir/x.gguf" -o "$dir/x.vaq" -q
+rm "$dir/x.vaq"
+expect 2 "-o OUT.gguf" export "$q"
+expect 2 ".gguf" export "$q" -o "$dir/x.vaq"
+expect 2 "q5_k" export "$q" -o "$dir/y.gguf" --type q5_k
+expect 3 "x.gguf" export "$dir/x.gguf" -o "$dir/y.gguf"
+expect 3 "a folder" export $models/tiny-r1-qwen -o "$dir/y.gguf"
+none "refused exports leave nothing" "$dir/y.gguf*"
+rm "$dir/x.gguf"
 expect 0 "" convert $models/tiny-r1-llama -o "$dir/llama.vaq" -q
 expect 0 "" convert $models/tiny-r1-qwen3 -o "$dir/qwen3.vaq" -q
 expect 0 "" convert $models/tiny-r1-qwen -o "$dir/ids.vaq" -q --no-tokenizer --type f32

@@ -38,7 +38,7 @@ enum { APP_OPTS_MAX = 256 };
 
 extern const app_verb app_verb_convert, app_verb_info, app_verb_verify, app_verb_tokenize,
     app_verb_detokenize, app_verb_logits, app_verb_run, app_verb_chat, app_verb_check,
-    app_verb_bench, app_verb_perplexity, app_verb_kl, app_verb_plan;
+    app_verb_bench, app_verb_perplexity, app_verb_kl, app_verb_plan, app_verb_export;
 
 /* ---- stdout ----
  * Both return false once stdout has failed; the verb then stops and returns VQ_OK, and main tells

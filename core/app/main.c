@@ -16,7 +16,7 @@
 static const app_verb *const verbs[] = {
     &app_verb_convert,  &app_verb_run,        &app_verb_chat,   &app_verb_info,  &app_verb_verify,
     &app_verb_tokenize, &app_verb_detokenize, &app_verb_logits, &app_verb_check, &app_verb_bench,
-    &app_verb_perplexity, &app_verb_kl, &app_verb_plan,
+    &app_verb_perplexity, &app_verb_kl, &app_verb_plan, &app_verb_export,
 };
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 
