@@ -168,8 +168,8 @@ Q_INLINE void enc_grid4(v16f g[4], const v16f w[4], v16f inv, const enc_grid *o,
     }
 }
 
-/* Their codes, k = byte of a lane. */
-Q_INLINE v16i enc_codes4(const v16f w[4], v16f inv, const enc_grid *o, bool wide)
+/* The same, and their codes, k = byte of a lane. */
+Q_INLINE v16i enc_codes4(v16f g[4], const v16f w[4], v16f inv, const enc_grid *o, bool wide)
 {
     const __m512 inv2 = _mm512_add_ps(inv.v, inv.v);
     __m512i line = _mm512_setzero_si512();
@@ -177,6 +177,7 @@ Q_INLINE v16i enc_codes4(const v16f w[4], v16f inv, const enc_grid *o, bool wide
     for (int i = 0; i < 4; i++) {
         const __m512i at = enc_index(o, w[i].v, inv2, wide, true);
         const __m512i c = _mm512_permutex2var_epi32(o->code[0], at, o->code[1]);
+        g[i].v = _mm512_permutex2var_ps(o->value[0], at, o->value[1]);
         line = _mm512_or_si512(line, _mm512_slli_epi32(c, 8 * (unsigned)i));
     }
     return (v16i){ line };
@@ -311,7 +312,8 @@ Q_INLINE void v16_transpose(v16f row[16])
  * from 0: what lies outside has the codes of the ends. */
 typedef struct enc_grid {
     __m256i step[4];  /* 16 coarse cells each, in both halves; N4 has two */
-    __m256i value[2]; /* of 16 codes each; N4 has one */
+    __m256i low[2], high[2]; /* of 16 codes each: the third and the top byte of the value as a
+                              * float, whose others are zero; N4 has one */
 } enc_grid;
 
 Q_INLINE __m256i both_halves(const void *p)
@@ -322,7 +324,7 @@ Q_INLINE __m256i both_halves(const void *p)
 Q_INLINE void enc_grid_init(enc_grid *o, const q_enc *in, bool wide)
 {
     const int n = wide ? 4 : 2, first = wide ? 0 : 64;
-    uint8_t step[64];
+    uint8_t step[64], low[32], high[32];
     for (int c = 0; c < 16 * n; c++) {
         const int code = q_enc_code(in, 4 * c + first);
         int up = 4; /* cells from the coarse cell's first to the next code */
@@ -330,86 +332,113 @@ Q_INLINE void enc_grid_init(enc_grid *o, const q_enc *in, bool wide)
             if (q_enc_code(in, 4 * c + first + i) != code) up = i;
         step[c] = (uint8_t)(4 * code + 4 - up - 4 * c);
     }
+    for (int c = 0; c < 8 * n; c++) {
+        const float v = (float)in->grid[c];
+        uint32_t bits;
+        memcpy(&bits, &v, sizeof bits);
+        low[c] = (uint8_t)(bits >> 16);
+        high[c] = (uint8_t)(bits >> 24);
+    }
     for (int i = 0; i < n; i++) o->step[i] = both_halves(step + 16 * i);
-    for (int i = 0; i < n / 2; i++) o->value[i] = both_halves(in->grid + 16 * i);
+    for (int i = 0; i < n / 2; i++) {
+        o->low[i] = both_halves(low + 16 * i);
+        o->high[i] = both_halves(high + 16 * i);
+    }
 }
 
-/* Looks each byte of at up in n tables of 16.  An index with its top bit set finds 0, so each table
- * answers for its own sixteen. */
+/* Looks each byte of at, below 16 * n, up in n tables of 16.  An index with its top bit set finds
+ * 0, so each table answers for its own sixteen: the last one without help, as what lies before it
+ * has wrapped around. */
 Q_INLINE __m256i look_up(const __m256i *table, int n, __m256i at)
 {
     __m256i r = _mm256_setzero_si256();
     for (int i = 0; i < n; i++) {
-        const __m256i own = _mm256_sub_epi8(at, _mm256_set1_epi8((char)(16 * i)));
-        r = _mm256_or_si256(
-            r, _mm256_shuffle_epi8(table[i], _mm256_adds_epu8(own, _mm256_set1_epi8(112))));
+        __m256i own = _mm256_sub_epi8(at, _mm256_set1_epi8((char)(16 * i)));
+        if (i < n - 1) own = _mm256_adds_epu8(own, _mm256_set1_epi8(112));
+        r = _mm256_or_si256(r, _mm256_shuffle_epi8(table[i], own));
     }
     return r;
 }
 
-/* Codes nearest to w * inv of 8 rows and 4 k: each half has four rows of the first k, four of the
- * second, ... */
-Q_INLINE __m256i enc_codes_ymm(__m256 w0, __m256 w1, __m256 w2, __m256 w3, __m256 inv,
-                               const enc_grid *o, bool wide, bool far)
+/* 16 rows and 4 k as they are computed: [0] the first eight rows, [1] the others.  All steps are
+ * taken for both before the next: the way from a weight to its code is so long that one alone would
+ * leave the core waiting (Zen 3: a third of the time). */
+typedef struct enc_pair { __m256i v[2]; } enc_pair;
+
+/* Codes nearest to w * inv of 4 k: each half of a register has four rows of the first k, four of
+ * the second, ... */
+Q_INLINE enc_pair enc_codes_pair(const v16f w[4], v16f inv, const enc_grid *o, bool wide, bool far)
 {
-    __m256 w[4] = { w0, w1, w2, w3 };
-    const __m256 inv2 = _mm256_add_ps(inv, inv);
-    __m256i cell[4];
+    const v16f inv2 = v16_add(inv, inv), zero = v16_set1(128.0f);
+    __m256i cell[4][2];
+    enc_pair r;
     Q_UNROLL
     for (int i = 0; i < 4; i++) {
-        __m256 x = _mm256_add_ps(_mm256_mul_ps(w[i], inv2), _mm256_set1_ps(128.0f));
+        v16f x = v16_add(v16_mul(w[i], inv2), zero);
         /* The packs below cut at 0 and 255, but they want numbers that fit 16 bits. */
-        if (far) {
-            x = _mm256_max_ps(x, _mm256_setzero_ps());
-            x = _mm256_min_ps(x, _mm256_set1_ps(255.0f));
+        if (far) x = v16_min(v16_max(x, v16_zero()), v16_set1(255.0f));
+        cell[i][0] = _mm256_cvttps_epi32(x.a);
+        cell[i][1] = _mm256_cvttps_epi32(x.b);
+    }
+    Q_UNROLL
+    for (int h = 0; h < 2; h++) {
+        r.v[h] = _mm256_packus_epi16(_mm256_packs_epi32(cell[0][h], cell[1][h]),
+                                     _mm256_packs_epi32(cell[2][h], cell[3][h]));
+        if (!wide) {
+            r.v[h] = _mm256_subs_epu8(r.v[h], _mm256_set1_epi8(64));
+            r.v[h] = _mm256_min_epu8(r.v[h], _mm256_set1_epi8(127));
         }
-        cell[i] = _mm256_cvttps_epi32(x);
     }
-    __m256i b = _mm256_packus_epi16(_mm256_packs_epi32(cell[0], cell[1]),
-                                    _mm256_packs_epi32(cell[2], cell[3]));
-    if (!wide) {
-        b = _mm256_subs_epu8(b, _mm256_set1_epi8(64));
-        b = _mm256_min_epu8(b, _mm256_set1_epi8(127));
+    Q_UNROLL
+    for (int h = 0; h < 2; h++) {
+        const __m256i c = _mm256_and_si256(_mm256_srli_epi16(r.v[h], 2), _mm256_set1_epi8(63));
+        r.v[h] = _mm256_add_epi8(r.v[h], look_up(o->step, wide ? 4 : 2, c));
     }
-    const __m256i c = _mm256_and_si256(_mm256_srli_epi16(b, 2), _mm256_set1_epi8(63));
-    b = _mm256_add_epi8(b, look_up(o->step, wide ? 4 : 2, c));
-    return _mm256_and_si256(_mm256_srli_epi16(b, 2), _mm256_set1_epi8(wide ? 31 : 15));
+    Q_UNROLL
+    for (int h = 0; h < 2; h++) {
+        r.v[h] = _mm256_and_si256(_mm256_srli_epi16(r.v[h], 2), _mm256_set1_epi8(wide ? 31 : 15));
+    }
+    return r;
 }
 
-Q_INLINE void enc_values_ymm(__m256 g[4], __m256i codes, const enc_grid *o, bool wide)
+Q_INLINE void enc_values_pair(v16f g[4], enc_pair c, const enc_grid *o, bool wide)
 {
-    const __m256i v = wide ? look_up(o->value, 2, codes) : _mm256_shuffle_epi8(o->value[0], codes);
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i k01[2], k23[2]; /* the upper halves of the floats */
     Q_UNROLL
-    for (int i = 0; i < 4; i++) {
-        /* Byte 4i + j of a half becomes the top byte of its dword j. */
-        const int z = -128, a = 4 * i;
-        const __m256i top = _mm256_broadcastsi128_si256(
-            _mm_setr_epi8((char)z, (char)z, (char)z, (char)a, (char)z, (char)z, (char)z,
-                          (char)(a + 1), (char)z, (char)z, (char)z, (char)(a + 2), (char)z,
-                          (char)z, (char)z, (char)(a + 3)));
-        g[i] = _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_shuffle_epi8(v, top), 24));
+    for (int h = 0; h < 2; h++) {
+        const __m256i low = wide ? look_up(o->low, 2, c.v[h])
+                                 : _mm256_shuffle_epi8(o->low[0], c.v[h]);
+        const __m256i high = wide ? look_up(o->high, 2, c.v[h])
+                                  : _mm256_shuffle_epi8(o->high[0], c.v[h]);
+        k01[h] = _mm256_unpacklo_epi8(low, high);
+        k23[h] = _mm256_unpackhi_epi8(low, high);
     }
+    g[0] = (v16f){ _mm256_castsi256_ps(_mm256_unpacklo_epi16(zero, k01[0])),
+                   _mm256_castsi256_ps(_mm256_unpacklo_epi16(zero, k01[1])) };
+    g[1] = (v16f){ _mm256_castsi256_ps(_mm256_unpackhi_epi16(zero, k01[0])),
+                   _mm256_castsi256_ps(_mm256_unpackhi_epi16(zero, k01[1])) };
+    g[2] = (v16f){ _mm256_castsi256_ps(_mm256_unpacklo_epi16(zero, k23[0])),
+                   _mm256_castsi256_ps(_mm256_unpacklo_epi16(zero, k23[1])) };
+    g[3] = (v16f){ _mm256_castsi256_ps(_mm256_unpackhi_epi16(zero, k23[0])),
+                   _mm256_castsi256_ps(_mm256_unpackhi_epi16(zero, k23[1])) };
 }
 
 /* Grid values nearest to w * inv for 4 k; far: |w * inv| may be above 39 (N5: 74). */
 Q_INLINE void enc_grid4(v16f g[4], const v16f w[4], v16f inv, const enc_grid *o, bool wide,
                         bool far)
 {
-    __m256 a[4], b[4];
-    enc_values_ymm(a, enc_codes_ymm(w[0].a, w[1].a, w[2].a, w[3].a, inv.a, o, wide, far), o, wide);
-    enc_values_ymm(b, enc_codes_ymm(w[0].b, w[1].b, w[2].b, w[3].b, inv.b, o, wide, far), o, wide);
-    Q_UNROLL
-    for (int i = 0; i < 4; i++) g[i] = (v16f){ a[i], b[i] };
+    enc_values_pair(g, enc_codes_pair(w, inv, o, wide, far), o, wide);
 }
 
-/* Their codes, k = byte of a lane. */
-Q_INLINE v16i enc_codes4(const v16f w[4], v16f inv, const enc_grid *o, bool wide)
+/* The same, and their codes, k = byte of a lane. */
+Q_INLINE v16i enc_codes4(v16f g[4], const v16f w[4], v16f inv, const enc_grid *o, bool wide)
 {
     const __m256i by_row = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-    const __m256i a = enc_codes_ymm(w[0].a, w[1].a, w[2].a, w[3].a, inv.a, o, wide, true);
-    const __m256i b = enc_codes_ymm(w[0].b, w[1].b, w[2].b, w[3].b, inv.b, o, wide, true);
-    return (v16i){ _mm256_shuffle_epi8(a, by_row), _mm256_shuffle_epi8(b, by_row) };
+    const enc_pair c = enc_codes_pair(w, inv, o, wide, true);
+    enc_values_pair(g, c, o, wide);
+    return (v16i){ _mm256_shuffle_epi8(c.v[0], by_row), _mm256_shuffle_epi8(c.v[1], by_row) };
 }
 
 #endif
@@ -508,14 +537,15 @@ static void __attribute__((noinline)) products_any(v16f *wg, v16f *gg, const enc
     *gg = q;
 }
 
-/* The same for the search: weights of the row are within reach of the grid, imp is 1. */
+/* The same where imp is 1; far as in enc_grid4: in the search the weights of a row are within reach
+ * of the grid. */
 Q_INLINE void products(v16f *wg, v16f *gg, const enc_pass *o, const enc_block *b, v16f inv,
-                       int kind)
+                       int kind, bool far)
 {
     v16f p = v16_zero(), q = v16_zero();
     for (int k = 0; k < o->in->sub; k += 4) {
         v16f g[4];
-        nearest4(g, o, b->w + k, inv, kind, false);
+        nearest4(g, o, b->w + k, inv, kind, far);
         Q_UNROLL
         for (int i = 0; i < 4; i++) {
             p = v16_add(p, v16_mul(b->w[k + i], g[i]));
@@ -541,7 +571,7 @@ Q_INLINE v16f fit_block(const enc_pass *o, const enc_block *b, int kind)
         v16f wg, gg;
         const v16f inv = v16_mul(v16_set1(o->in->place[i]), rcp);
         if (kind == ANY) products_any(&wg, &gg, o, b, inv);
-        else products(&wg, &gg, o, b, inv, kind);
+        else products(&wg, &gg, o, b, inv, kind, false);
         const v16f s = v16_div(wg, v16f_where_gt(gg, zero, gg, one)), gain = v16_mul(wg, s);
         sigma = v16f_where_gt(gain, best, s, sigma);
         best = v16f_where_gt(gain, best, gain, best);
@@ -562,12 +592,14 @@ static void round_block(const enc_pass *o, const enc_block *b, v16f scale, v16f 
     const v16f zero = v16_zero(), magic = v16_set1(12582912.f);
     const v16f ratio = v16_sub(v16_add(v16_div(sigma, scale), magic), magic);
     const v16f mid = v16f_where_gt(scale, zero, ratio, zero);
+    const bool n4 = b->plain && o->in->n_grid == GRID16; /* most of what is encoded */
     v16f s = zero, best = zero, bwg = zero, bgg = zero;
     for (int i = -o->in->reach; i <= o->in->reach; i++) {
         v16f wg, gg, t = v16_add(mid, v16_set1((float)i));
         t = v16_min(v16_max(t, v16_set1(-127.0f)), v16_set1(127.0f));
         const v16f sg = v16_mul(scale, t);
-        products_any(&wg, &gg, o, b, reciprocal(sg));
+        if (n4) products(&wg, &gg, o, b, reciprocal(sg), GRID16, true);
+        else products_any(&wg, &gg, o, b, reciprocal(sg));
         const v16f gain = v16_mul(sg, v16_sub(v16_add(wg, wg), v16_mul(sg, gg)));
         s = v16f_where_gt(gain, best, t, s); /* s = 0 gains 0 */
         bwg = v16f_where_gt(gain, best, wg, bwg);
@@ -582,9 +614,13 @@ static void round_block(const enc_pass *o, const enc_block *b, v16f scale, v16f 
 /* ---- packing ---- */
 
 /* Codes nearest to w * inv of 4 k, k = byte of a lane; g: their values in the grid. */
-static v16i codes4(const enc_pass *o, const v16f w[4], const v16f g[4], v16f inv)
+static v16i codes4(const enc_pass *o, v16f g[4], const v16f w[4], v16f inv)
 {
-    if (o->in->grid) return enc_codes4(w, inv, &o->table, o->in->n_grid == GRID32);
+    if (o->in->grid) {
+        return o->in->n_grid == GRID16 ? enc_codes4(g, w, inv, &o->table, false)
+                                       : enc_codes4(g, w, inv, &o->table, true);
+    }
+    nearest4(g, o, w, inv, LINEAR, true);
     v16i line = v16i_set1(0);
     const v16i first = v16i_set1(o->in->type == Q_L6 ? 32 : 0), byte = v16i_set1(255);
     Q_UNROLL
@@ -625,10 +661,10 @@ static void pack_block(const enc_pass *o, uint8_t *tile, int t, int i, v16f scal
         for (int k = 0; k < 16; k += 4) {
             Q_UNROLL
             for (int l = 0; l < 4; l++) n[l] = v16_mul(v16_mul(w[k + l], o->mul), o->mul2);
-            nearest_any(g, o, n, inv);
+            const v16i codes = codes4(o, g, n, inv);
             const int at = i * sub + j + k; /* in the tile */
             put_chunk(in->type, tile + 64 + 512 * (at / Q_TILE), at % Q_TILE / 4,
-                      v16i_and(codes4(o, n, g, inv), some));
+                      v16i_and(codes, some));
             for (int l = 0; l < 4 && k0 + j + k + l < in->k; l++) {
                 /* s * g is exact; in a missing row all is 0 */
                 const v16d v = v16_double(v16_mul(stored, v16_mul(s, g[l])));
