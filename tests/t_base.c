@@ -122,6 +122,9 @@ static void test_numbers(void)
     T_OK(vq_parse_size("512M", &u) && u == 512u << 20, "M");
     T_OK(vq_parse_size("4096", &u) && u == 4096, "plain");
     T_OK(vq_parse_size("1k", &u) && u == 1024 && vq_parse_size("16777215T", &u), "k, T");
+    T_OK(vq_parse_size("1.5G", &u) && u == 3u << 29 && vq_parse_size("0.25k", &u) && u == 256
+         && vq_parse_size("16777215.999T", &u), "parts");
+    T_OK(!vq_parse_size("1.5", &u) && !vq_parse_size("1.G", &u), "not parts");
     T_OK(!vq_parse_size("16777216T", &u) && !vq_parse_size("G", &u) && !vq_parse_size("5GB", &u) &&
          !vq_parse_size("-1", &u) && !vq_parse_size("", &u), "not sizes");
     vq_ids ids = { 0 };

@@ -202,9 +202,17 @@ bool vq_parse_f64(const char *s, double *out)
 
 bool vq_parse_size(const char *s, uint64_t *out)
 {
-    uint64_t v;
+    uint64_t v, part = 0, whole = 1;
     int shift = 0;
     if (!get_digits(&s, &v)) return false;
+    if (*s == '.') { /* 1.5G; without a letter there are no parts */
+        if (s[1] < '0' || s[1] > '9') return false;
+        for (s++; *s >= '0' && *s <= '9'; s++) {
+            if (whole >= 1000) continue;
+            part = part * 10 + (uint64_t)(*s - '0');
+            whole *= 10;
+        }
+    }
     switch (*s) {
     case 'K': case 'k': shift = 10; break;
     case 'M': case 'm': shift = 20; break;
@@ -214,7 +222,11 @@ bool vq_parse_size(const char *s, uint64_t *out)
     }
     if (shift) s++;
     if (*s || v > UINT64_MAX >> shift) return false;
+    if (!shift && whole > 1) return false;
     *out = v << shift;
+    part = (part << shift) / whole;
+    if (part > UINT64_MAX - *out) return false;
+    *out += part;
     return true;
 }
 
