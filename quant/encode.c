@@ -100,11 +100,55 @@ void q_enc_init(q_enc *o, int type, const float *src, size_t ld, int nrows, int 
 
 /* Row scale as stored for a normalised one: rounded to float, never so large that a decoded weight
  * is infinite, and not 0, so that rows of the smallest denormals keep what a float can hold. */
-static float stored_scale(const q_enc *o, double scale, double unit)
+float q_enc_stored(const q_enc *o, double scale, double unit)
 {
     const float most = 0x1.fffffep+127f / (127.0f * -o->lo) * 0x1.fffffep-1f;
     const float f = (float)(scale * unit);
     return f > most ? most : f < 0x1p-149f ? 0x1p-149f : f;
+}
+
+void q_enc_put(int type, uint8_t *tile, int k, int r, int code)
+{
+    uint8_t *planes = tile + 64 + 512 * (k / Q_TILE);
+    k %= Q_TILE;
+    if (type == Q_L8) {
+        planes[q_byte_at(k, r)] = (uint8_t)code;
+        return;
+    }
+    planes[q_nibble_at(k, r)] |= (uint8_t)((code & 15) << 4 * q_nibble_high(k));
+    if (type == Q_L6) planes[512 + q_pair_at(k, r)] |= (uint8_t)(code >> 4 << q_pair_shift(k));
+    if (type == Q_N5) planes[512 + q_bit_at(k, r)] |= (uint8_t)(code >> 4 << q_bit_shift(k));
+}
+
+/* Squared error of one row as it was written, and the square of its source. */
+static void measure(const q_enc *in, const uint8_t *tiles, float scale, int r, double *err,
+                    double *sum)
+{
+    enum { PART = 512 }; /* a multiple of every tile */
+    const size_t part = (size_t)(PART / q_type_info(in->type)->tile_k) * in->tile_bytes;
+    float head[LANES];
+    head[r] = scale;
+    *err = *sum = 0.0;
+    for (int k0 = 0; k0 < in->k; k0 += PART, tiles += part) {
+        float v[PART];
+        const int n = in->k - k0 < PART ? in->k - k0 : PART;
+        q_decode_tiles(in->type, v, head, tiles, r, n);
+        const float *w = in->src + (size_t)r * in->ld + k0;
+        for (int k = 0; k < n; k++) {
+            const double d = (double)w[k] - (double)v[k];
+            *err += d * d;
+            *sum += (double)w[k] * (double)w[k];
+        }
+    }
+}
+
+void q_enc_measure(const q_enc *in, const uint8_t *tiles, const float stored[LANES],
+                   double err[LANES], double sum[LANES])
+{
+    for (int r = 0; r < LANES; r++) {
+        err[r] = sum[r] = 0.0;
+        if (r < in->n) measure(in, tiles, stored[r], r, &err[r], &sum[r]);
+    }
 }
 
 static void encode_codes(const q_kern *kern, uint8_t *out, const q_enc *in, double err2[2])
@@ -114,13 +158,13 @@ static void encode_codes(const q_kern *kern, uint8_t *out, const q_enc *in, doub
     double num[LANES], den[LANES]; /* then: error and square of the rows */
     kern->enc_fit(in, tiles, top);
     for (int r = 0; r < LANES; r++) {
-        stored[r] = top[r] > 0.0f ? stored_scale(in, (double)top[r] / 127.0, in->unit[r]) : 0.0f;
+        stored[r] = top[r] > 0.0f ? q_enc_stored(in, (double)top[r] / 127.0, in->unit[r]) : 0.0f;
         scale[r] = (float)((double)stored[r] / in->unit[r]);
     }
     kern->enc_round(in, tiles, scale, num, den);
     for (int r = 0; r < LANES; r++) {
         const bool any = den[r] > 0.0 && num[r] > 0.0;
-        stored[r] = any ? stored_scale(in, num[r] / den[r], in->unit[r]) : 0.0f;
+        stored[r] = any ? q_enc_stored(in, num[r] / den[r], in->unit[r]) : 0.0f;
         scale[r] = (float)((double)stored[r] / in->unit[r]);
     }
     memcpy(out, stored, sizeof stored);
@@ -166,22 +210,49 @@ static uint64_t encode_float(int type, uint8_t *out, const float *src, size_t ld
     return 0;
 }
 
+/* What both encoders refuse, and the float types, which leave nothing to choose.  true: *bad is
+ * the result. */
+static bool plain_cases(const q_kern *t, int type, void *out, const float *src, size_t ld,
+                        int nrows, int k, double err2[2], uint32_t *max_bits, uint64_t *bad)
+{
+    err2[0] = err2[1] = 0.0;
+    *bad = 0;
+    t->enc_max(max_bits, src, ld, nrows, k);
+    for (int r = 0; r < nrows; r++) {
+        const float *p = src + (size_t)r * ld;
+        for (int i = 0; max_bits[r] > Q_BITS_FINITE; i++)
+            if ((q_bits(p[i]) & 0x7fffffffu) > Q_BITS_FINITE) {
+                *bad = place_of(r, k, i);
+                return true;
+            }
+    }
+    if (!q_type_info(type)->is_float) return false;
+    *bad = encode_float(type, out, src, ld, nrows, k, err2);
+    return true;
+}
+
 uint64_t q_encode_group(const q_kern *t, int type, void *out, const float *src, size_t ld,
                         int nrows, int k, const float *imp, double err2[2])
 {
     uint32_t max_bits[LANES];
     double unused[2];
+    uint64_t bad;
     if (!err2) err2 = unused;
-    err2[0] = err2[1] = 0.0;
-    t->enc_max(max_bits, src, ld, nrows, k);
-    for (int r = 0; r < nrows; r++) {
-        const float *p = src + (size_t)r * ld;
-        for (int i = 0; max_bits[r] > Q_BITS_FINITE; i++)
-            if ((q_bits(p[i]) & 0x7fffffffu) > Q_BITS_FINITE) return place_of(r, k, i);
-    }
-    if (q_type_info(type)->is_float) return encode_float(type, out, src, ld, nrows, k, err2);
+    if (plain_cases(t, type, out, src, ld, nrows, k, err2, max_bits, &bad)) return bad;
     q_enc in;
     q_enc_init(&in, type, src, ld, nrows, k, imp, max_bits);
     encode_codes(t, out, &in, err2);
+    return 0;
+}
+
+uint64_t q_encode_feedback(const q_kern *t, int type, void *out, const float *src, size_t ld,
+                           int nrows, int k, const q_moments *m, double err2[2], void *tmp)
+{
+    uint32_t max_bits[LANES];
+    uint64_t bad;
+    if (plain_cases(t, type, out, src, ld, nrows, k, err2, max_bits, &bad)) return bad;
+    q_enc in;
+    q_enc_init(&in, type, src, ld, nrows, k, m->d, max_bits);
+    q_feedback_codes(t, out, &in, m, err2, tmp);
     return 0;
 }

@@ -60,4 +60,15 @@ static inline float q_enc_imp(const q_enc *o, int k)
 void q_enc_init(q_enc *o, int type, const float *src, size_t ld, int nrows, int k,
                 const float *imp, const uint32_t *max_bits);
 
+/* Row scale as stored for a normalised one. */
+float q_enc_stored(const q_enc *o, double scale, double unit);
+/* Sets the code of (k, row) of a tile whose planes were zero. */
+void q_enc_put(int type, uint8_t *tile, int k, int r, int code);
+/* Per row the squared error of what was written, and the square of its source. */
+void q_enc_measure(const q_enc *in, const uint8_t *tiles, const float stored[Q_ROWS],
+                   double err[Q_ROWS], double sum[Q_ROWS]);
+/* feedback.c: a code type's row group under moments; err2 is added to. */
+void q_feedback_codes(const q_kern *t, uint8_t *out, const q_enc *in, const q_moments *m,
+                      double err2[2], void *tmp);
+
 #endif

@@ -82,6 +82,23 @@ typedef struct q_kern q_kern;
 uint64_t q_encode_group(const q_kern *t, int type, void *out, const float *src, size_t ld,
                         int nrows, int k, const float *imp, double err2[2]);
 
+/* Encoding with calibration (enc 2, feedback.c): H = sum of x x' over inputs x of a matrix, in
+ * blocks along the diagonal, decides which errors matter and lets codes make up for each other.
+ * Same bytes on every machine for the same H. */
+typedef struct q_moments {
+    int k, block;       /* columns; of a block: a multiple of 128, the last may have fewer */
+    float *h;           /* (k, block) row i: H[i][j] for the columns j of i's block, of which those
+                         * with j >= i count; after q_moments_factor above the diagonal U */
+    float *d;           /* (k) of q_moments_factor */
+} q_moments;
+/* Makes h = U D U' of block b (0 .. ceil(k / block) - 1), once; tmp: q_moments_tmp bytes. */
+void q_moments_factor(q_moments *m, int b, void *tmp);
+size_t q_moments_tmp(int block);
+/* As q_encode_group; float types do not care for m.  tmp: q_feedback_tmp bytes, 64-aligned. */
+uint64_t q_encode_feedback(const q_kern *t, int type, void *out, const float *src, size_t ld,
+                           int nrows, int k, const q_moments *m, double err2[2], void *tmp);
+size_t q_feedback_tmp(int type, int k);
+
 /* Value of one row of a group, k floats. */
 void q_decode_row(int type, float *out, const void *group, int row, int k);
 

@@ -164,24 +164,11 @@ static void load_block(block *b, const q_enc *o, int k0)
     for (int k = 0; k < sub; k++) b->imp[k] = q_enc_imp(o, k0 + k);
 }
 
-/* Sets the code of (k, row) in the planes of half a tile (t16.h), which were zero. */
-static inline void put_code(int type, uint8_t *planes, int k, int r, int code)
-{
-    if (type == Q_L8) {
-        planes[q_byte_at(k, r)] = (uint8_t)code;
-        return;
-    }
-    planes[q_nibble_at(k, r)] |= (uint8_t)((code & 15) << 4 * q_nibble_high(k));
-    if (type == Q_L6) planes[512 + q_pair_at(k, r)] |= (uint8_t)(code >> 4 << q_pair_shift(k));
-    if (type == Q_N5) planes[512 + q_bit_at(k, r)] |= (uint8_t)(code >> 4 << q_bit_shift(k));
-}
-
 /* Codes of one sub-block; those of rows with s = 0 stay zero. */
 static void pack_block(const grid *o, const block *b, uint8_t *tile, int i, const float *scale)
 {
     const int type = o->in->type, k0 = i * o->in->sub;
     const int8_t *s8 = (const int8_t *)tile + LANES * i;
-    uint8_t *planes = tile + 64 + 512 * (k0 / Q_TILE);
     float inv[LANES];
     for (int r = 0; r < LANES; r++) {
         const float sg = scale[r] * (float)s8[r];
@@ -192,35 +179,13 @@ static void pack_block(const grid *o, const block *b, uint8_t *tile, int i, cons
             int32_t cell[LANES];
             cells(cell, b->w[k], inv);
             for (int r = 0; r < LANES; r++)
-                if (s8[r]) put_code(type, planes, k0 % Q_TILE + k, r, o->code[cell[r]]);
+                if (s8[r]) q_enc_put(type, tile, k0 + k, r, o->code[cell[r]]);
         } else {
             float g[LANES];
             nearest(o, g, b->w[k], inv);
             for (int r = 0; r < LANES; r++)
                 if (s8[r])
-                    put_code(type, planes, k0 % Q_TILE + k, r, (int)g[r] + (type == Q_L6 ? 32 : 0));
-        }
-    }
-}
-
-/* Squared error of one row as it was written, and the square of its source. */
-static void measure(const q_enc *in, const uint8_t *tiles, float scale, int r, double *err,
-                    double *sum)
-{
-    enum { PART = 512 }; /* a multiple of every tile */
-    const size_t part = (size_t)(PART / q_type_info(in->type)->tile_k) * in->tile_bytes;
-    float head[LANES];
-    head[r] = scale;
-    *err = *sum = 0.0;
-    for (int k0 = 0; k0 < in->k; k0 += PART, tiles += part) {
-        float v[PART];
-        const int n = in->k - k0 < PART ? in->k - k0 : PART;
-        q_decode_tiles(in->type, v, head, tiles, r, n);
-        const float *w = in->src + (size_t)r * in->ld + k0;
-        for (int k = 0; k < n; k++) {
-            const double d = (double)w[k] - (double)v[k];
-            *err += d * d;
-            *sum += (double)w[k] * (double)w[k];
+                    q_enc_put(type, tile, k0 + k, r, (int)g[r] + (type == Q_L6 ? 32 : 0));
         }
     }
 }
@@ -283,10 +248,7 @@ static void enc_pack_ref(const q_enc *in, uint8_t *tiles, const float *scale, co
             pack_block(&o, &b, tile, i, scale);
         }
     }
-    for (int r = 0; r < LANES; r++) {
-        err[r] = sum[r] = 0.0;
-        if (r < in->n) measure(in, tiles, stored[r], r, &err[r], &sum[r]);
-    }
+    q_enc_measure(in, tiles, stored, err, sum);
 }
 
 void q_ref_encode(q_kern *t)
