@@ -43,9 +43,13 @@ static void embed_rows(vq_fw *fw, int thread)
         for (int i = j * step; i < fw->n && i < (j + 1) * step; i++) {
             const vq_row *r = &fw->row[i];
             float *cs = fw->cs + (size_t)i * c->rope_dim;
-            q_decode_row(m->embed.type, fw->x + (size_t)i * fw->ldx,
-                         m->embed.w + (size_t)(r->token / Q_ROWS) * m->embed.group,
-                         r->token % Q_ROWS, m->hidden);
+            float *x = fw->x + (size_t)i * fw->ldx;
+            if (fw->given)
+                memcpy(x, fw->given + (size_t)i * (size_t)m->hidden, (size_t)m->hidden * sizeof *x);
+            else
+                q_decode_row(m->embed.type, x,
+                             m->embed.w + (size_t)(r->token / Q_ROWS) * m->embed.group,
+                             r->token % Q_ROWS, m->hidden);
             q_rope_angles(cs, cs + half, m->rope, c->rope_mult, half, r->pos);
         }
     vq_barrier(fw->pool, thread);
@@ -66,7 +70,7 @@ static void run_layers(void *ctx, int thread)
     const vq_model *m = fw->m;
     vq_noalloc_enter();
     embed_rows(fw, thread);
-    for (int l = 0; l < m->n_layer && !fw->halt; l++) {
+    for (int l = fw->layer0; l < fw->layer1 && l < m->n_layer && !fw->halt; l++) {
         m->layer[l].attn(fw, l, thread);
         /* Not read until the barrier at the end of ffn, not written until the last one of attn. */
         if (thread == 0)
@@ -74,6 +78,7 @@ static void run_layers(void *ctx, int thread)
                     || atomic_load_explicit(&fw->lost, memory_order_relaxed);
         m->layer[l].ffn(fw, l, thread);
     }
+    if (!fw->halt && fw->sums && fw->layer1 > m->n_layer) vq_sum_head(fw, thread);
     if (!fw->halt && fw->state) keep_states(fw, thread);
     if (!fw->halt && fw->n_out) vq_head_rows(fw, thread);
     vq_noalloc_leave();
@@ -111,6 +116,17 @@ void vq_fw_begin(vq_fw *fw, vq_row *rows, int n)
     vq_attn_prepare(fw);
 }
 
+/* Layers [layer0, layer1) for rows that are begun. */
+static vq_status run(vq_fw *fw, int n, vq_err *e)
+{
+    vq_pool_run(fw->pool, run_layers, fw);
+    if (atomic_load(&fw->lost)) return vq_experts_error(fw->experts, e);
+    if (fw->halt) return vq_fail(e, VQ_EINTR, "interrupted");
+    for (int i = 0; i < n; i++)
+        fw->row[i].bad = atomic_load_explicit(&fw->bad[i], memory_order_relaxed);
+    return VQ_OK;
+}
+
 vq_status vq_fw_run(vq_fw *fw, vq_row *rows, int n, vq_err *e)
 {
     fw->halt = atomic_load_explicit(fw->stop, memory_order_relaxed) != 0;
@@ -118,12 +134,36 @@ vq_status vq_fw_run(vq_fw *fw, vq_row *rows, int n, vq_err *e)
     fw->head = &fw->m->head;
     fw->head_norm = fw->m->norm_out;
     vq_fw_begin(fw, rows, n);
-    vq_pool_run(fw->pool, run_layers, fw);
-    if (atomic_load(&fw->lost)) return vq_experts_error(fw->experts, e);
+    fw->layer0 = 0;
+    fw->layer1 = fw->m->n_layer;
+    return run(fw, n, e);
+}
+
+vq_status vq_fw_layers(vq_fw *fw, vq_row *rows, int n, int from, int to, float *x,
+                       const vq_sums *sums, vq_err *e)
+{
+    const size_t hidden = (size_t)fw->m->hidden;
+    fw->halt = atomic_load_explicit(fw->stop, memory_order_relaxed) != 0;
     if (fw->halt) return vq_fail(e, VQ_EINTR, "interrupted");
-    for (int i = 0; i < n; i++)
-        rows[i].bad = atomic_load_explicit(&fw->bad[i], memory_order_relaxed);
-    return VQ_OK;
+    fw->head = &fw->m->head;
+    fw->head_norm = fw->m->norm_out;
+    vq_fw_begin(fw, rows, n);
+    fw->layer0 = from;
+    fw->layer1 = to;
+    fw->given = from ? x : NULL;
+    fw->sums = sums;
+    const vq_status st = run(fw, n, e);
+    fw->given = NULL;
+    fw->sums = NULL;
+    for (int i = 0; !st && i < n; i++) {
+        if (rows[i].bad) {
+            char where[64];
+            vq_bad_text(where, rows[i].bad);
+            return vq_fail(e, VQ_EFAIL, "a value was not finite (%s)", where);
+        }
+        memcpy(x + (size_t)i * hidden, fw->x + (size_t)i * fw->ldx, hidden * sizeof *x);
+    }
+    return st;
 }
 
 void vq_fw_head(vq_fw *fw, int first, int n, float *out, size_t ld)

@@ -90,6 +90,22 @@ vq_status vq_fw_mtp(vq_fw *fw, const vq_mtp_row *rows, int n, vq_err *e);
 /* State of row i of the latest vq_fw_run, (hidden); stays until the next. */
 const float *vq_fw_state(const vq_fw *fw, int i);
 
+/* ---- layer by layer (calibration) ---- */
+/* What the matrices of a layer read, each with its sum over rows of x x' in the blocks that it has
+ * (quant.h: only its h, to which is added; the order of additions is that of the rows).  NULL: not
+ * wanted.  The head is layer n_layer and reads VQ_IN_ATTN.  Float models only. */
+enum { VQ_IN_ATTN, VQ_IN_O, VQ_IN_FFN, VQ_IN_DOWN, VQ_N_IN };
+typedef struct vq_sums {
+    q_moments *m[VQ_N_IN];
+    float *xt;              /* (largest k of m padded to 64, rows padded to 64): inputs turned */
+    float *tile;            /* (threads, rows padded to 64, 16) */
+} vq_sums;
+/* Layers [from, to) over n rows with the states x (n, hidden), in place; from 0 they start from the
+ * rows' tokens.  Layer n_layer changes no state: it only is the head's input, for `sums` and for
+ * vq_fw_head.  Errors as of vq_fw_run; a bad row is VQ_EFAIL. */
+vq_status vq_fw_layers(vq_fw *fw, vq_row *rows, int n, int from, int to, float *x,
+                       const vq_sums *sums, vq_err *e);
+
 /* "layer 3: keys". */
 void vq_bad_text(char out[64], int bad);
 

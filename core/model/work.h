@@ -120,6 +120,9 @@ struct vq_fw {
     vq_in in_e;         /* (entry) the rows of each expert, side by side */
     vq_in in_ds, in_de; /* inputs of down: (n) shared experts, (entry) routed */
     /* draft head */
+    int layer0, layer1; /* the layers of a pass */
+    const float *given; /* (n, hidden) states that a pass starts from; NULL: from tokens */
+    const vq_sums *sums; /* NULL: none */
     float *state;       /* (n, ldx) after the final norm of the latest pass; NULL: not kept */
     vq_in in_join;      /* (n) embedding and state, normed */
     vq_row *mtp_row;    /* (n) as vq_row, for attention */
@@ -163,6 +166,12 @@ static inline int vq_ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 /* Token j of *to = token m of *from; the same k, forms of both. */
 void vq_in_copy(const vq_in *to, int j, const vq_in *from, int m);
+
+/* moments.c: adds the rows of an input that is ready to its sum, if that is wanted; the phase of
+ * its own begins and ends with no list of jobs open. */
+void vq_sum_input(vq_fw *fw, int thread, int which, const vq_in *in);
+/* The head's input for all rows. */
+void vq_sum_head(vq_fw *fw, int thread);
 
 /* attn.c */
 void vq_attn_prepare(vq_fw *fw); /* once per pass, on one thread */

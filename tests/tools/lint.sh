@@ -42,7 +42,7 @@ for f in $program; do
     core/model/*) may='^(core/(base|file|model)|quant)/' ;;
     core/engine/*) may='^(core/(base|file|text|model|engine)/|quant/|core/vaquita\.h$)' ;;
     core/vaquita.h) may='^core/base/' ;;
-    convert/*) may='^(core/(base|file|text)/|quant/|convert/|core/vaquita\.h$)' ;;
+    convert/*) may='^(core/(base|file|text)/|quant/|convert/|core/(vaquita|engine/walk)\.h$)' ;;
     bench/*) may='^(core/(base|file|engine)/|quant/|bench/|core/vaquita\.h$)' ;;
     core/app/*)
         may='^(core/(base|app)/|core/vaquita\.h$)'
