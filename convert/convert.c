@@ -8,9 +8,11 @@
 #include "convert/convert.h"
 
 #include "convert/card.h"
+#include "convert/budget.h"
 #include "convert/gguf_model.h"
 #include "convert/repair.h"
 #include "core/base/mem.h"
+#include "core/file/check.h"
 #include "core/text/chat.h"
 #include "core/text/tok_build.h"
 #include "core/text/unicode.h"
@@ -28,7 +30,10 @@ typedef struct job {
     bool has_tok;
     cv_rules *rules;        /* NULL: none */
     cv_plan plan;
+    cv_calib *calib;        /* NULL: none */
+    double *cost;           /* (plan.n) of a budget; NULL: none */
     vq_buf meta, recipe, chat_template;
+    vq_buf chosen;          /* the types that a budget bought, as rules */
     double start;           /* seconds, vq_now */
     vq_err *e;
 } job;
@@ -61,6 +66,10 @@ static vq_status check_opts(job *b)
     const q_typeinfo *t = o->type < 0 ? NULL : q_type_info(o->type);
     if (o->type >= 0 && (!t || !t->known)) {
         return vq_fail(b->e, VQ_EUSAGE, "type %s: this build cannot encode it", t ? t->name : "?");
+    }
+    if ((o->size || o->bpw > 0) && (o->type >= 0 || o->rules.p || (o->size && o->bpw > 0))) {
+        return vq_fail(b->e, VQ_EUSAGE, "a budget chooses all types: --size or --bpw, and neither "
+                       "--type nor --recipe beside it");
     }
     if (!q_kern_make(&b->kern, o->cpu)) {
         return vq_fail(b->e, VQ_EUSAGE, "%s: no such CPU level here", o->cpu);
@@ -183,18 +192,90 @@ static vq_status make_plan(job *b)
         notice(b, "%s: its MTP layer lacks %s: left out, so it will not draft", b->o->src,
                b->plan.mtp_lacks);
     }
-    if (b->rules) vq_buf_str(&b->recipe, "rules; else ");
-    cv_recipe_text(&b->recipe, b->o->type, c, b->plan.quantised);
+    return VQ_OK;
+}
+
+static vq_status make_meta(job *b)
+{
+    const vaq_config *c = &b->config.c;
+    const cv_opts *o = b->o;
+    if (b->cost) {
+        cv_rules_write(&b->chosen, b->plan.tensor, b->plan.n);
+        if (b->chosen.oom) return no_memory(b);
+        vq_buf_printf(&b->recipe, "budget %s: ", o->calib ? "by tries" : "by roles");
+        cv_budget_text(&b->recipe, &b->plan);
+        vq_buf_printf(&b->recipe, "; %s f32; enc %d", c->n_expert ? "router, vectors" : "vectors",
+                      VAQ_ENC);
+    } else {
+        if (b->rules) vq_buf_str(&b->recipe, "rules; else ");
+        cv_recipe_text(&b->recipe, o->type, c, b->plan.quantised);
+    }
+    if (b->calib) {
+        vq_buf_printf(&b->recipe, ", 2 by %zu tokens of text %.12s", cv_calib_tokens(b->calib),
+                      cv_calib_hash(b->calib));
+    }
     if (b->config.yarn) {
-        vq_buf_printf(&b->recipe, "; yarn attn %s", b->o->yarn_hf ? "hf" : "file");
+        vq_buf_printf(&b->recipe, "; yarn attn %s", o->yarn_hf ? "hf" : "file");
     }
     if (b->recipe.oom) return no_memory(b);
-    cv_card(&b->meta, &b->ckpt, b->o->name, b->recipe.p, c->template_id);
+    cv_card(&b->meta, &b->ckpt, o->name, b->recipe.p, c->template_id);
     if (b->chat_template.n && vq_utf8_valid(b->chat_template.p, b->chat_template.n)) {
         vq_meta_add_text(&b->meta, "chat_template", b->chat_template.p, b->chat_template.n);
     }
+    if (b->cost) vq_meta_add_text(&b->meta, "rules", b->chosen.p, b->chosen.n);
     if (b->rules) vq_meta_add_text(&b->meta, "rules", b->o->rules.p, b->o->rules.n);
+    if (b->calib) vq_meta_add_text(&b->meta, "calib", cv_calib_hash(b->calib), 64);
     return b->meta.oom ? no_memory(b) : VQ_OK;
+}
+
+/* ---- calibration and budget ---- */
+
+/* The float type that loses nothing of the checkpoint's matrices, or what F32 would not keep. */
+static int float_type(const cv_plan *p)
+{
+    int type = -1;
+    for (size_t i = 0; i < p->n; i++) {
+        if (p->tensor[i].layout == VAQ_VECTOR || p->tensor[i].role == VAQ_ROUTER) continue;
+        const cv_dtype d = p->src[i].part[0].t->dtype;
+        const int own = d == CV_BF16 ? Q_BF16 : d == CV_F16 ? Q_F16 : Q_F32;
+        type = type < 0 || type == own ? own : Q_F32;
+    }
+    return type < 0 ? Q_F32 : type;
+}
+
+/* The checkpoint as a container that the engine runs, beside the output. */
+static vq_status open_calib(job *b)
+{
+    const cv_opts *o = b->o;
+    if (!o->calib) return VQ_OK;
+    if (!b->has_tok) {
+        return vq_fail(b->e, VQ_EUSAGE, "%s: has no tokenizer, so no --calib with a text",
+                       o->src);
+    }
+    if (o->out && vq_file_exists(o->out) && !o->force) { /* said before anything is computed */
+        return vq_fail(b->e, VQ_EFAIL, "%s: exists; --force overwrites it", o->out);
+    }
+    vq_buf name = { 0 };
+    vq_buf_printf(&name, "%s.source", o->out ? o->out : o->src);
+    if (name.oom) {
+        vq_buf_clear(&name);
+        return no_memory(b);
+    }
+    const cv_opts plain = { .src = o->src, .out = name.p, .type = float_type(&b->plan),
+                            .cpu = o->cpu, .threads = o->threads, .yarn_hf = o->yarn_hf,
+                            .drop_mtp = true, .force = true, .progress = o->progress,
+                            .ctx = o->ctx };
+    cv_report r;
+    vq_status st = cv_convert(&plain, &r, b->e);
+    cv_report_clear(&r);
+    if (!st) {
+        const cv_calib_opts co = { .model = name.p, .text = o->calib, .cpu = o->cpu,
+                                   .threads = o->threads > 0 ? o->threads : vq_cpu_fast_count() };
+        st = cv_calib_open(&b->calib, &co, b->e);
+        vq_unlink(name.p); /* it is mapped */
+    }
+    vq_buf_clear(&name);
+    return st;
 }
 
 static vq_writer_spec spec_of(job *b)
@@ -257,7 +338,8 @@ static vq_status write_container(job *b, cv_report *r, float *rel_rmse)
     if (st) return st;
     cv_run run = { .plan = &b->plan, .writer = w, .kern = &b->kern, .step = o->step,
                    .threads = o->threads > 0 ? o->threads : vq_cpu_fast_count(),
-                   .progress = o->progress, .ctx = o->ctx, .rel_rmse = rel_rmse };
+                   .progress = o->progress, .ctx = o->ctx, .rel_rmse = rel_rmse,
+                   .calib = b->calib };
     run.from = *vq_writer_found(w);
     st = prove_source(b, &run, b->e);
     if (st) { /* undecided, or refused: all stays as it is */
@@ -279,6 +361,33 @@ static vq_status write_container(job *b, cv_report *r, float *rel_rmse)
     if (st) {
         const uint64_t kept = vq_writer_abort(w, !run.hopeless);
         if (kept) tell_kept(b, kept);
+    }
+    return st;
+}
+
+/* The types that a budget buys; the front and what alignment costs are paid first. */
+static vq_status spend_budget(job *b)
+{
+    const cv_opts *o = b->o;
+    if (!o->size && !(o->bpw > 0)) return VQ_OK;
+    double *cost = b->cost = vq_calloc(b->plan.n, sizeof *cost);
+    if (!cost) return no_memory(b);
+    uint64_t size = o->size, limit = o->bpw > 0 ? (uint64_t)(o->bpw * (double)b->plan.params / 8)
+                                               : o->size;
+    /* First a guess: what does not fit is said before anything is measured. */
+    vq_status st = cv_budget_costs(cost, &b->plan, &b->config.c, NULL, NULL, NULL, b->e);
+    if (!st) st = cv_budget_spend(&b->plan, cost, limit, b->e);
+    if (!st && b->calib)
+        st = cv_budget_costs(cost, &b->plan, &b->config.c, b->calib, o->progress, o->ctx, b->e);
+    for (int i = 0; !st && i < 8; i++) { /* what the front takes depends on the types but little */
+        uint64_t file;
+        vq_buf front = { 0 };
+        st = cv_budget_spend(&b->plan, cost, limit, b->e);
+        const vq_writer_spec spec = spec_of(b);
+        if (!st) st = vq_front_make(&front, &file, &spec, b->e);
+        vq_buf_clear(&front);
+        if (st || !size || file <= size) break;
+        limit -= file - size < limit ? file - size : limit;
     }
     return st;
 }
@@ -313,6 +422,7 @@ static vq_status make_container(job *b, cv_report *r)
         o->rows = t->rows;
         o->cols = t->cols;
         o->rel_rmse = rel_rmse[i];
+        o->kl = b->cost ? b->cost[i] * cv_budget_left(t->type) : 0;
         bytes += t->size;
     }
     vq_free(rel_rmse);
@@ -347,6 +457,11 @@ vq_status cv_remake(const cv_opts *o, const vq_file *f, const cv_range *range, s
 {
     job b = { .o = o, .e = e };
     char hex[65];
+    if (vq_file_meta(f, "calib").p) {
+        return vq_fail(e, VQ_EFAIL, "%s: was made with a calibration text, without which no range "
+                       "is made again: repair it from a copy, or convert again",
+                       f->path);
+    }
     vq_status st = cv_ckpt_open(&b.ckpt, o->src, e);
     for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", b.ckpt.sha256[i]);
     if (!st && !vq_str_eq(vq_file_meta(f, "source_sha256"), hex)) {
@@ -381,18 +496,24 @@ vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e)
     if (!st) st = read_config(&b);
     if (!st) st = read_text(&b);
     if (!st) st = make_plan(&b);
+    if (!st) st = open_calib(&b);
+    if (!st) st = spend_budget(&b);
+    if (!st) st = make_meta(&b);
     if (!st) st = make_container(&b, report);
     report->seconds = vq_now() - b.start;
     report->source = b.plan.read_bytes;
     const double read = (double)(report->source - report->resumed);
     report->read_mbs = st || o->dry_run ? 0 : read / report->seconds / 1e6;
     report->peak_rss = vq_peak_rss_anon();
+    cv_calib_close(b.calib);
+    vq_free(b.cost);
     cv_plan_clear(&b.plan);
     cv_rules_free(b.rules);
     vq_tok_built_clear(&b.tok);
     vq_buf_clear(&b.meta);
     vq_buf_clear(&b.recipe);
     vq_buf_clear(&b.chat_template);
+    vq_buf_clear(&b.chosen);
     cv_ckpt_close(&b.ckpt);
     if (st) cv_report_clear(report);
     return st;

@@ -16,6 +16,9 @@ typedef struct cv_opts {
     int threads;            /* 0 = performance cores */
     bool yarn_hf;           /* --yarn-attn hf: ignore the config's attn_factor key */
     bool no_tokenizer, force, dry_run;
+    const char *calib;      /* a text to calibrate with; NULL: none */
+    uint64_t size;          /* bytes that the container may have; 0: no limit */
+    double bpw;             /* bits per weight that it may have; 0: no limit */
     bool drop_mtp;          /* leave out the layers that only draft (R1) */
     vq_buf *front;          /* out, of a dry run: vq_front_make's; NULL: not wanted */
     uint64_t step;          /* bytes of the file between two commits; 0: as a user wants it */
@@ -30,6 +33,7 @@ typedef struct cv_tensor_report {
     int type;
     uint32_t rows, cols;
     float rel_rmse;
+    double kl;              /* what a budget expects it to add; 0: no budget */
 } cv_tensor_report;
 
 typedef struct cv_report {

@@ -61,6 +61,9 @@ typedef struct pipe {
     size_t next_coded;          /* band the next free encoder takes */
     bool stop;
     float **rows;               /* (threads): (16, k) of each encoder */
+    void **tmp;                 /* (threads): for q_encode_feedback, when there is calibration */
+    size_t tmp_max;             /* bytes */
+    int calibrated;             /* encoders that use moments of the layer that calib holds */
     double *err2;               /* (plan->n, 2) */
     uint64_t total;             /* bytes of the checkpoint that will be read */
     vq_status st;               /* of the writer: the outcome */
@@ -254,7 +257,7 @@ static vq_status copy_vector(const pipe *x, slot *s)
     return VQ_OK;
 }
 
-static vq_status encode_band(const pipe *x, slot *s, float *rows)
+static vq_status encode_band(const pipe *x, slot *s, float *rows, const q_moments *m, void *tmp)
 {
     const cv_plan *p = x->run->plan;
     const cv_source *src = &p->src[s->b.tensor];
@@ -277,8 +280,11 @@ static vq_status encode_band(const pipe *x, slot *s, float *rows)
         const cv_part *part = &src->part[i];
         double err2[2];
         cv_part_floats(part, span[i], raw[i], rows, k, first[i] + at, take);
-        const uint64_t bad = q_encode_group(x->run->kern, t->type, s->out + g * out_group(t), rows,
-                                            k, (int)take, (int)k, NULL, err2);
+        uint8_t *out = s->out + g * out_group(t);
+        const uint64_t bad =
+            m ? q_encode_feedback(x->run->kern, t->type, out, rows, k, (int)take, (int)k, m, err2,
+                                  tmp)
+              : q_encode_group(x->run->kern, t->type, out, rows, k, (int)take, (int)k, NULL, err2);
         if (bad) {
             const uint64_t r = (bad - 1) / k, c = (bad - 1) % k;
             return bad_weight(s, part, first[i] + at + r, c, rows[r * k + c]);
@@ -287,6 +293,20 @@ static vq_status encode_band(const pipe *x, slot *s, float *rows)
         s->err2[1] += err2[1];
     }
     return VQ_OK;
+}
+
+/* Moments for a band that was taken, in the monitor.  Those of one layer are held at a time and the
+ * bands come in order, so who wants the next ones waits until the others are done with theirs, and
+ * has them made while all wait. */
+static const q_moments *take_moments(pipe *x, slot *s)
+{
+    const vaq_tensor *t = &x->run->plan->tensor[s->b.tensor];
+    const q_moments *m = NULL;
+    if (!x->run->calib || s->st || !cv_calib_knows(x->run->calib, t)) return NULL;
+    while (x->calibrated && !cv_calib_holds(x->run->calib, t)) vq_pool_wait(x->pool);
+    s->st = cv_calib_moments(x->run->calib, t, &m, &s->err);
+    if (m) x->calibrated++;
+    return m;
 }
 
 static void encoder(pipe *x, int index)
@@ -303,9 +323,11 @@ static void encoder(pipe *x, int index)
         if (x->stop || x->next_coded >= x->n_bands) break;
         x->next_coded++;
         s->state = TAKEN;
+        const q_moments *m = take_moments(x, s);
         vq_pool_leave(x->pool);
-        if (!s->st) s->st = encode_band(x, s, rows);
+        if (!s->st) s->st = encode_band(x, s, rows, m, x->tmp ? x->tmp[index] : NULL);
         vq_pool_enter(x->pool);
+        if (m) x->calibrated--;
         s->state = CODED;
         vq_pool_wake(x->pool);
     }
@@ -442,6 +464,10 @@ static void measure(pipe *x)
         if (raw > x->raw_max) x->raw_max = raw;
         if (out > x->out_max) x->out_max = out;
         if (t->cols > x->k_max) x->k_max = t->cols;
+        if (x->run->calib && cv_calib_knows(x->run->calib, t)) {
+            const size_t tmp = q_feedback_tmp(t->type, (int)t->cols);
+            if (tmp > x->tmp_max) x->tmp_max = tmp;
+        }
         x->n_bands++;
     }
 }
@@ -449,7 +475,8 @@ static void measure(pipe *x)
 /* As many encoders and slots as asked for and the budget allows. */
 static vq_status allocate(pipe *x, int *threads)
 {
-    const size_t rows = Q_ROWS * x->k_max * sizeof(float), ring = x->raw_max + x->out_max;
+    const size_t floats = Q_ROWS * x->k_max * sizeof(float), rows = floats + x->tmp_max;
+    const size_t ring = x->raw_max + x->out_max;
     size_t n = (size_t)*threads;
     while (n > 1 && n * rows + (n + MIN_SLOTS) * ring > BUDGET) n--;
     x->n_slots = 2 * n + MIN_SLOTS; /* bands wait for their turn while the next are encoded */
@@ -458,8 +485,13 @@ static vq_status allocate(pipe *x, int *threads)
     x->slot = vq_calloc(x->n_slots, sizeof *x->slot);
     x->rows = vq_calloc(n, sizeof *x->rows);
     x->err2 = vq_calloc(2 * x->run->plan->n, sizeof *x->err2);
-    bool ok = x->slot && x->rows && x->err2;
-    for (size_t i = 0; ok && i < n; i++) ok = (x->rows[i] = vq_aligned(Q_ALIGN, rows)) != NULL;
+    if (x->tmp_max) x->tmp = vq_calloc(n, sizeof *x->tmp);
+    bool ok = x->slot && x->rows && x->err2 && (x->tmp || !x->tmp_max);
+    for (size_t i = 0; ok && i < n; i++) {
+        x->rows[i] = vq_aligned(Q_ALIGN, floats);
+        if (x->tmp) x->tmp[i] = vq_aligned(Q_ALIGN, x->tmp_max);
+        ok = x->rows[i] && (!x->tmp || x->tmp[i]);
+    }
     for (size_t i = 0; ok && i < x->n_slots; i++) {
         x->slot[i].raw = vq_aligned(Q_ALIGN, x->raw_max);
         x->slot[i].out = vq_aligned(Q_ALIGN, x->out_max);
@@ -476,6 +508,8 @@ static void release(pipe *x, int threads)
         vq_aligned_free(x->slot[i].out);
     }
     for (int i = 0; x->rows && i < threads; i++) vq_aligned_free(x->rows[i]);
+    for (int i = 0; x->tmp && i < threads; i++) vq_aligned_free(x->tmp[i]);
+    vq_free(x->tmp);
     vq_free(x->slot);
     vq_free(x->rows);
     vq_free(x->err2);

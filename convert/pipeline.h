@@ -2,6 +2,7 @@
 #ifndef CONVERT_PIPELINE_H
 #define CONVERT_PIPELINE_H
 
+#include "convert/calib.h"
 #include "convert/plan.h"
 
 typedef struct cv_range { uint64_t off, end; } cv_range; /* bytes of the container's file */
@@ -27,6 +28,7 @@ typedef struct cv_run {
     float *rel_rmse;        /* out: (plan->n), of tensors that were finished here */
     vq_mark at;             /* out: the mark behind the last band written */
     bool hopeless;          /* out: it failed for a weight, so it will again */
+    cv_calib *calib;        /* NULL: weights count alike (enc 1) */
 } cv_run;
 
 /* The bytes written depend on the plan and the weights alone.  VQ_EFORMAT names the tensor, row and

@@ -8,7 +8,9 @@
 #include <string.h>
 
 typedef struct convert_opts {
-    const char *out, *recipe;
+    const char *out, *recipe, *calib;
+    uint64_t size;
+    double bpw;
     int type, yarn, mtp;
     bool no_tokenizer, dry_run, force;
 } convert_opts;
@@ -24,6 +26,12 @@ static const args_opt options[] = {
       "of all matrices: f32 bf16 f16 l8 l6 n5 n4 n4s, or auto" },
     { ARGS_TEXT, "--recipe", "FILE", offsetof(convert_opts, recipe), 0, 0, NULL,
       "a type for each matrix; --type for those it leaves out" },
+    { ARGS_SIZE, "--size", "SIZE", offsetof(convert_opts, size), 1, 1e15, NULL,
+      "choose types so that the file is no larger (1.0G)" },
+    { ARGS_REAL, "--bpw", "X", offsetof(convert_opts, bpw), 1, 32, NULL,
+      "choose types for so many bits per weight (4.3)" },
+    { ARGS_TEXT, "--calib", "TEXT", offsetof(convert_opts, calib), 0, 0, NULL,
+      "a text like those it will see: better codes and choices" },
     { ARGS_CHOICE, "--yarn-attn", "HOW", offsetof(convert_opts, yarn), 0, 0, "file|hf",
       "attn_factor of a YaRN config: honour (file) or ignore (hf)" },
     { ARGS_CHOICE, "--mtp", "HOW", offsetof(convert_opts, mtp), 0, 0, "keep|drop",
@@ -60,6 +68,7 @@ static vq_status print_json(app *a, const cv_report *r, const char *hex, vq_err 
         vq_jw_u64(&w, "rows", t->rows);
         vq_jw_u64(&w, "cols", t->cols);
         vq_jw_f64(&w, "rel_rmse", (double)t->rel_rmse);
+        if (t->kl > 0) vq_jw_f64(&w, "kl", t->kl);
         vq_jw_close(&w, '}');
     }
     vq_jw_close(&w, ']');
@@ -88,6 +97,13 @@ static void print_text(app *a, const convert_opts *o, const cv_report *r)
         snprintf(line, sizeof line, "# dry run: %s (not written), %.2f bits per weight\n", size,
                  r->bpw);
         app_puts(a, line);
+        for (size_t i = 0; i < r->n_tensor; i++) { /* what a budget expects */
+            const cv_tensor_report *t = &r->tensor[i];
+            const q_typeinfo *type = q_type_info(t->type);
+            if (!(t->kl > 0) || !type) continue;
+            snprintf(line, sizeof line, "# %-4s kl %.6f %s\n", type->name, t->kl, t->name);
+            app_puts(a, line);
+        }
         app_puts(a, r->rules);
         return;
     }
@@ -137,6 +153,9 @@ static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err
         .no_tokenizer = o->no_tokenizer,
         .drop_mtp = o->mtp == 1,
         .force = o->force,
+        .calib = o->calib,
+        .size = o->size,
+        .bpw = o->bpw,
         .dry_run = o->dry_run,
         .progress = app_progress_step,
         .notice = notice,
@@ -170,6 +189,8 @@ const app_verb app_verb_convert = {
     "A recipe has rules like `v,o,down 0-3,27 l6`, the last that fits decides;\n"
     "--dry-run prints that of what would be made.\n"
     "Stopped in any way, it goes on when called again the same, to the same bytes.\n"
+    "--size and --bpw choose types by what each matrix costs, a guess by role; with\n"
+    "--calib by trying. A text of some 200 KB is enough; it takes its time.\n"
     "Example:\n"
     "  vaquita convert DeepSeek-R1-Distill-Qwen-1.5B -o r1-1.5b.vaq\n",
     options, &defaults, sizeof defaults, 1, 1, convert,

@@ -1,0 +1,82 @@
+#!/bin/sh
+# t_calib.sh - calibration and budgets through the command line: the same bytes for any threads and
+# CPU level, sizes that are kept, predictions that get better, refusals.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+VAQUITA=${VAQUITA:-$PWD/build/vaquita}
+V="${VQ_RUN:+$VQ_RUN }$VAQUITA"
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+passed=0 failed=0 skipped=0
+ok() { passed=$((passed + 1)); }
+bad() { failed=$((failed + 1)); printf 't_calib.sh: failed: %s\n' "$*"; }
+fails() { # code, text, arguments
+    code=$1 text=$2
+    shift 2
+    $V "$@" >"$dir/out" 2>"$dir/err" </dev/null
+    rc=$?
+    if [ $rc = "$code" ] && grep -qF -e "$text" "$dir/err"; then ok
+    else bad "vaquita $*: exit $rc, $(cat "$dir/err")"; fi
+}
+field() { sed -n "s/.*\"$1\":\([0-9.e+-]*\).*/\1/p" "$2"; }
+
+m=tests/data/models/tiny-r1-qwen
+sed -n 's/.*"question": *"\([^"]*\)".*/\1/p' tests/data/questions.jsonl >"$dir/all"
+head -n 60 "$dir/all" >"$dir/calib"
+tail -n 40 "$dir/all" >"$dir/other"
+make() { # name, options
+    name=$1
+    shift
+    $V convert $m -o "$dir/$name.vaq" -q "$@" >"$dir/$name.json" 2>"$dir/err" ||
+        bad "convert $*: $(cat "$dir/err")"
+}
+make f32 --type f32
+make n4s --type n4s
+for t in 1 2 3; do make fed$t --type n4s --calib "$dir/calib" --threads $t; done
+make ref --type n4s --calib "$dir/calib" --cpu ref --threads 2
+for t in fed2 fed3 ref; do
+    if cmp -s "$dir/fed1.vaq" "$dir/$t.vaq"; then ok; else bad "$t has other bytes than fed1"; fi
+done
+cmp -s "$dir/fed1.vaq" "$dir/n4s.vaq" && bad "calibration changed nothing" || ok
+ls "$dir" | grep -q source && bad "a container was left behind" || ok
+$V info "$dir/fed1.vaq" | grep -q 'recipe.*enc 1, 2 by [0-9]* tokens' && ok || bad "info lacks enc 2"
+
+kl() { $V kl "$dir/f32.vaq" "$dir/$1.vaq" -f "$dir/other" --ctx 64 --json | sed 's/.*"kl_mean":\([^,]*\),.*/\1/'; }
+a=$(kl n4s) b=$(kl fed1)
+printf 'n4s: kl %s, with calibration %s\n' "$a" "$b"
+awk "BEGIN { exit !($b < 0.8 * $a) }" && ok || bad "calibration: kl $b after $a"
+
+# Budgets are kept, and beat the uniform type of that size.
+make cheap --bpw 5 --json
+awk "BEGIN { exit !($(field bpw "$dir/cheap.json") <= 5) }" && ok || bad "--bpw 5 by roles"
+make fit --bpw 5 --calib "$dir/calib" --json
+awk "BEGIN { exit !($(field bpw "$dir/fit.json") <= 5) }" && ok || bad "--bpw 5 with calibration"
+size=$(wc -c <"$dir/fed1.vaq")
+make size --size "$size" --calib "$dir/calib"
+[ "$(wc -c <"$dir/size.vaq")" -le "$size" ] && ok || bad "--size $size"
+c=$(kl size)
+printf 'types chosen for the size of n4s: kl %s\n' "$c"
+awk "BEGIN { exit !($c <= $b) }" && ok || bad "budget: kl $c, uniform $b"
+# What was chosen is a recipe that makes it again.
+$V convert $m --dry-run --size "$size" --calib "$dir/calib" >"$dir/recipe" 2>"$dir/err" &&
+    grep -q '^# n.* kl 0' "$dir/recipe" && ok || bad "dry run: $(cat "$dir/err")"
+make again --recipe "$dir/recipe" --calib "$dir/calib"
+$V info "$dir/again.vaq" | grep '^types' >"$dir/types2"
+$V info "$dir/size.vaq" | grep '^types' >"$dir/types1"
+cmp -s "$dir/types1" "$dir/types2" && ok || bad "the recipe of a budget makes other types"
+
+# Without the text a range cannot be made again, and that is said.
+cp "$dir/fed1.vaq" "$dir/hurt.vaq"
+printf 'x' | dd of="$dir/hurt.vaq" bs=1 seek=$(($(wc -c <"$dir/hurt.vaq") - 5000)) conv=notrunc 2>"$dir/err"
+fails 1 "calibration text" verify "$dir/hurt.vaq" --repair $m
+$V verify "$dir/hurt.vaq" --repair "$dir/fed1.vaq" >"$dir/out" 2>"$dir/err" &&
+    cmp -s "$dir/hurt.vaq" "$dir/fed1.vaq" && ok || bad "repair from a copy: $(cat "$dir/err")"
+fails 2 "the budget leaves" convert $m -o "$dir/x.vaq" --bpw 2
+fails 2 "a budget chooses all types" convert $m -o "$dir/x.vaq" --bpw 5 --type n4
+fails 2 "a budget chooses all types" convert $m -o "$dir/x.vaq" --bpw 5 --size 1M
+fails 2 "are wanted" convert $m -o "$dir/x.vaq" --type n4 --calib /dev/null
+fails 1 "nowhere" convert $m -o "$dir/x.vaq" --type n4 --calib "$dir/nowhere"
+fails 2 "no tokenizer" convert $m -o "$dir/x.vaq" --no-tokenizer --calib "$dir/calib"
+[ -e "$dir/x.vaq" ] && bad "a refused conversion left a file" || ok
+printf 't_calib.sh: %d passed, %d failed, %d skipped\n' $passed $failed $skipped
+[ $failed = 0 ]
