@@ -90,9 +90,13 @@ enum {
     PANEL_TOKENS = 512  /* their f: 128 KB */
 };
 
-typedef struct panel_quad { /* 4 rows of a tile */
+/* 4 rows of a tile.  With sdot the sums S of its sub-blocks are not begun anew each time: T_i =
+ * S_0 + ... + S_i runs on, and z = sum of s_i * S_i = sum of T_i * e_i with e_i = s_i - s_(i+1), the
+ * last e = s: one start at zero per tile, not four.  Of L8, |T_i| <= (i + 1) * 16 * 127 * 127 and
+ * |e| <= 254, so no partial sum exceeds 6 * 65.6e6 + 131.1e6 < 2^30. */
+typedef struct panel_quad {
     int8_t w[4][4][16];     /* (sub-block, line, row x 4 k), signed */
-    int32_t s[4][4];        /* (sub-block, row) */
+    int32_t e[4][4];        /* (sub-block, row): with sdot differences, else the sub-scales */
 } panel_quad;
 
 typedef struct panel {
@@ -115,51 +119,72 @@ INLINE void panel_unpack(int type, panel_quad (*q)[PANEL_TILES], const uint8_t *
             UNROLL
             for (int b = 0; b < 2; b++) {
                 const tile_block w = tile_signed(type, tile_unpack(type, planes, b, quad));
-                const int8_t *s = scales + (type == Q_N4S ? 16 : 32) * b;
                 UNROLL
                 for (int j = 0; j < 4; j++) {
                     vst1q_s8(p->w[2 * b][j], w.lo[j]);
                     vst1q_s8(p->w[2 * b + 1][j], w.hi[j]);
                 }
-                vst1q_s32(p->s[2 * b], tile_scale(s, quad, 4));
-                if (type != Q_N4S) vst1q_s32(p->s[2 * b + 1], tile_scale(s + 16, quad, 4));
+            }
+            const int step = type == Q_N4S ? 2 : 1; /* sub-blocks of a sub-scale */
+            UNROLL
+            for (int i = 0; i < 4; i += step) {
+                int32x4_t e = tile_scale(scales + 16 * (i / step), quad, 4);
+                if (TILE_SDOT && i + step < 4)
+                    e = vsubq_s32(e, tile_scale(scales + 16 * (i / step + 1), quad, 4));
+                vst1q_s32(p->e[i], e);
             }
         }
     }
+}
+
+/* z of 4 rows x 1 token: a tile of signed codes. */
+INLINE int32x4_t panel_z(int type, const panel_quad *p, const int8_t *q)
+{
+    int32x4_t z = vdupq_n_s32(0);
+#if TILE_SDOT
+    int32x4_t sum = z;
+    UNROLL
+    for (int s = 0; s < 4; s++) {
+        int8x16_t w[4];
+        UNROLL
+        for (int j = 0; j < 4; j++) w[j] = vld1q_s8(p->w[s][j]);
+        sum = sdot16(sum, w, tile_act_load(q + 16 * s));
+        if (type == Q_N4S && s % 2 == 0) continue;
+        const int32x4_t e = vld1q_s32(p->e[type == Q_N4S ? s - 1 : s]);
+        const bool first = s == 0 || (s == 1 && type == Q_N4S);
+        z = first ? vmulq_s32(sum, e) : vmlaq_s32(z, sum, e);
+        keep_apart(&z, &sum);
+    }
+#else
+    const int kind = type == Q_L6 ? Q_N4 : type; /* signed here: like N4, |w| <= 32 */
+    UNROLL
+    for (int b = 0; b < 2; b++) {
+        tile_block w;
+        UNROLL
+        for (int j = 0; j < 4; j++) {
+            w.lo[j] = vld1q_s8(p->w[2 * b][j]);
+            w.hi[j] = vld1q_s8(p->w[2 * b + 1][j]);
+        }
+        const int32x4_t s0 = vld1q_s32(p->e[2 * b]);
+        const int32x4_t s1 = type == Q_N4S ? s0 : vld1q_s32(p->e[2 * b + 1]);
+        z = tile_dot(kind, z, &w, tile_act_load(q + 32 * b), tile_act_load(q + 32 * b + 16), s0, s1,
+                     NULL);
+    }
+#endif
+    return z;
 }
 
 /* 4 rows x M tokens over nt tiles: carries f on. */
 INLINE void panel_run(int type, int M, float *f, const panel_quad *p, int nt, const int8_t *q,
                       const float *d, size_t step)
 {
-    const int kind = type == Q_L6 ? Q_N4 : type; /* signed here: like N4, |w| <= 32 */
     float32x4_t c[8];
     UNROLL
     for (int m = 0; m < M; m++) c[m] = vld1q_f32(f + m * PANEL_ROWS);
     for (int t = 0; t < nt; t++, p++, q += step * Q_TILE, d += step) {
-        int32x4_t z[8];
-        UNROLL
-        for (int m = 0; m < M; m++) z[m] = vdupq_n_s32(0);
-        UNROLL
-        for (int b = 0; b < 2; b++) {
-            tile_block w;
-            UNROLL
-            for (int j = 0; j < 4; j++) {
-                w.lo[j] = vld1q_s8(p->w[2 * b][j]);
-                w.hi[j] = vld1q_s8(p->w[2 * b + 1][j]);
-            }
-            const int32x4_t s0 = vld1q_s32(p->s[2 * b]);
-            const int32x4_t s1 = type == Q_N4S ? s0 : vld1q_s32(p->s[2 * b + 1]);
-            UNROLL
-            for (int m = 0; m < M; m++) {
-                const tile_act a0 = tile_act_load(q + 64 * m + 32 * b);
-                const tile_act a1 = tile_act_load(q + 64 * m + 32 * b + 16);
-                z[m] = tile_dot(kind, z[m], &w, a0, a1, s0, s1, NULL);
-            }
-        }
         UNROLL
         for (int m = 0; m < M; m++)
-            c[m] = vfmaq_f32(c[m], vld1q_dup_f32(d + m), vcvtq_f32_s32(z[m]));
+            c[m] = vfmaq_f32(c[m], vld1q_dup_f32(d + m), vcvtq_f32_s32(panel_z(type, p, q + 64 * m)));
     }
     UNROLL
     for (int m = 0; m < M; m++) vst1q_f32(f + m * PANEL_ROWS, c[m]);
@@ -186,7 +211,7 @@ INLINE void panel_tokens(int type, panel *p, int quads, int nt, const q_acts *x,
 }
 
 /* y = row_scale * f of up to 64 rows and m tokens. */
-INLINE void panel_store(const panel *p, float *y, size_t ldy, int rows, const uint8_t *w,
+INLINE void panel_store(float (*f)[PANEL_ROWS], float *y, size_t ldy, int rows, const uint8_t *w,
                         size_t bytes, int m)
 {
     for (int r = 0; r < rows; r += Q_ROWS, w += bytes) {
@@ -195,7 +220,7 @@ INLINE void panel_store(const panel *p, float *y, size_t ldy, int rows, const ui
             float32x4_t v[4];
             UNROLL
             for (int i = 0; i < 4; i++)
-                v[i] = vmulq_f32(vld1q_f32(rs + 4 * i), vld1q_f32(&p->f[j][r + 4 * i]));
+                v[i] = vmulq_f32(vld1q_f32(rs + 4 * i), vld1q_f32(&f[j][r + 4 * i]));
             store_rows(y + (size_t)j * ldy + r, rows - r, v);
         }
     }
@@ -213,7 +238,7 @@ INLINE void panel_block(int type, panel *p, float *y, size_t ldy, int rows, cons
             panel_unpack(type, &p->q[4 * g], w + (size_t)g * bytes, t, nt);
         panel_tokens(type, p, 4 * groups, nt, x, t, m0, m);
     }
-    panel_store(p, y, ldy, rows, w, bytes, m);
+    panel_store(p->f, y, ldy, rows, w, bytes, m);
 }
 
 INLINE void gemm_a8(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,

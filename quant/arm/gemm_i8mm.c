@@ -152,31 +152,61 @@ INLINE void gemm_few_mm(int type, float *y, size_t ldy, const void *w, int n, co
     }
 }
 
-/* ---- many tokens: the panel of gemm_a8.h with its lines already zipped ---- */
+/* ---- many tokens: as the panel of gemm_a8.h, its lines already zipped ---- */
+
+/* 4 rows of a tile; halves are rows 0, 1 and rows 2, 3.  As there, sums run on from the first
+ * sub-block of 32 k to the second, which saves a start at zero; over all four they would take 8
+ * registers that are not there. */
+typedef struct mm_quad {
+    int8_t w[4][2][2][16];  /* (sub-block, half, 8 k, row x 8 k), signed */
+    int32_t e[4][2][4];     /* (sub-block, half, row row row row): s_0 - s_1, s_1, s_2 - s_3, s_3; of
+                             * N4s 1 and 3 are used, the two sub-scales */
+} mm_quad;
 
 /* 8 tokens of one stretch of k: pairs as smmla wants them, zeros behind the last token. */
 typedef struct mm_acts {
     int8_t q[PANEL_TILES][4][8][16]; /* (tile, pair, 8 k, token x 8 k) */
-    float d[PANEL_TILES][8];
+    float d[PANEL_TILES][4][4];      /* (tile, pair, token token token token) */
 } mm_acts;
 
-typedef struct mm_panel { panel p; mm_acts a; } mm_panel;
+typedef struct mm_panel {
+    mm_quad q[PANEL_GROUPS * 4][PANEL_TILES];
+    float f[PANEL_TOKENS][PANEL_ROWS];
+    mm_acts a;
+} mm_panel;
 
 _Static_assert(sizeof(mm_panel) <= Q_TMP, "a panel fits the scratch of a gemm");
 _Static_assert(PANEL_TOKENS % 8 == 0, "f has rows for the zeros behind the last token");
 
-INLINE void mm_zip_panel(panel_quad *p)
+INLINE void mm_unpack(int type, mm_quad (*q)[PANEL_TILES], const uint8_t *group, int t0, int nt)
 {
-    UNROLL
-    for (int s = 0; s < 4; s++) {
-        int8x16_t w[4];
+    for (int t = 0; t < nt; t++) {
+        const uint8_t *planes = tile_planes(type, group + 64, t0 + t);
+        const int8_t *scales = tile_scales(type, group + 64, t0 + t);
         UNROLL
-        for (int j = 0; j < 4; j++) w[j] = vld1q_s8(p->w[s][j]);
-        const rows2 r = pair_rows(w);
-        UNROLL
-        for (int h = 0; h < 2; h++) {
-            vst1q_s8(p->w[s][h], r.k0[h]);
-            vst1q_s8(p->w[s][2 + h], r.k8[h]);
+        for (int quad = 0; quad < 4; quad++) {
+            mm_quad *p = &q[quad][t];
+            UNROLL
+            for (int b = 0; b < 2; b++) {
+                const tile_block w = tile_signed(type, tile_unpack(type, planes, b, quad));
+                const rows2 lo = pair_rows(w.lo), hi = pair_rows(w.hi);
+                const int8_t *s = scales + (type == Q_N4S ? 16 : 32) * b;
+                int32x4_t e1 = tile_scale(s, quad, 4), e0 = e1;
+                if (type != Q_N4S) {
+                    e1 = tile_scale(s + 16, quad, 4);
+                    e0 = vsubq_s32(e0, e1);
+                }
+                UNROLL
+                for (int h = 0; h < 2; h++) {
+                    vst1q_s8(p->w[2 * b][h][0], lo.k0[h]);
+                    vst1q_s8(p->w[2 * b][h][1], lo.k8[h]);
+                    vst1q_s8(p->w[2 * b + 1][h][0], hi.k0[h]);
+                    vst1q_s8(p->w[2 * b + 1][h][1], hi.k8[h]);
+                    if (type != Q_N4S)
+                        vst1q_s32(p->e[2 * b][h], h ? vzip2q_s32(e0, e0) : vzip1q_s32(e0, e0));
+                    vst1q_s32(p->e[2 * b + 1][h], h ? vzip2q_s32(e1, e1) : vzip1q_s32(e1, e1));
+                }
+            }
         }
     }
 }
@@ -185,9 +215,11 @@ static void mm_pack(mm_acts *a, const int8_t *q, const float *d, size_t step, in
 {
     static const int8_t zero[Q_TILE] = { 0 };
     for (int t = 0; t < nt; t++, q += step * Q_TILE, d += step) {
+        UNROLL
         for (int p = 0; p < 4; p++) {
-            const int8_t *even = 2 * p < tokens ? q + 2 * p * Q_TILE : zero;
-            const int8_t *odd = 2 * p + 1 < tokens ? q + (2 * p + 1) * Q_TILE : zero;
+            const int left = tokens - 2 * p;
+            const int8_t *even = left > 0 ? q + 2 * p * Q_TILE : zero;
+            const int8_t *odd = left > 1 ? q + (2 * p + 1) * Q_TILE : zero;
             UNROLL
             for (int s = 0; s < 4; s++) {
                 const int64x2_t u = vreinterpretq_s64_s8(vld1q_s8(even + 16 * s));
@@ -195,13 +227,15 @@ static void mm_pack(mm_acts *a, const int8_t *q, const float *d, size_t step, in
                 vst1q_s8(a->q[t][p][2 * s], vreinterpretq_s8_s64(vzip1q_s64(u, v)));
                 vst1q_s8(a->q[t][p][2 * s + 1], vreinterpretq_s8_s64(vzip2q_s64(u, v)));
             }
+            float *to = a->d[t][p];
+            to[0] = to[2] = left > 0 ? d[2 * p] : 0.0f;
+            to[1] = to[3] = left > 1 ? d[2 * p + 1] : 0.0f;
         }
-        for (int j = 0; j < 8; j++) a->d[t][j] = j < tokens ? d[j] : 0.0f;
     }
 }
 
 /* 4 rows x 8 tokens over nt tiles: carries f on. */
-INLINE void mm_run(int type, float *f, const panel_quad *w, int nt, const mm_acts *a)
+INLINE void mm_run(int type, float *f, const mm_quad *w, int nt, const mm_acts *a)
 {
     float32x4_t c[8]; /* (half, pair) */
     UNROLL
@@ -212,34 +246,34 @@ INLINE void mm_run(int type, float *f, const panel_quad *w, int nt, const mm_act
         c[4 + p] = vzip2q_f32(even, odd);
     }
     for (int t = 0; t < nt; t++, w++) {
-        int32x4_t z[8], sum[8];
+        int32x4_t z[8];
         UNROLL
-        for (int i = 0; i < 8; i++) z[i] = vdupq_n_s32(0);
-        UNROLL
-        for (int s = 0; s < 4; s++) {
-            const bool first = type != Q_N4S || s % 2 == 0, last = type != Q_N4S || s % 2 == 1;
-            const int32x4_t e = vld1q_s32(w->s[type == Q_N4S ? s & 2 : s]);
+        for (int b = 0; b < 2; b++) {
             UNROLL
             for (int p = 0; p < 4; p++) {
-                const int8x16_t a0 = vld1q_s8(a->q[t][p][2 * s]),
-                                a8 = vld1q_s8(a->q[t][p][2 * s + 1]);
+                const int8_t(*q)[16] = &a->q[t][p][4 * b];
                 UNROLL
                 for (int h = 0; h < 2; h++) {
-                    int32x4_t *m = &sum[4 * h + p];
-                    if (first) *m = vdupq_n_s32(0);
-                    *m = vmmlaq_s32(*m, vld1q_s8(w->w[s][h]), a0);
-                    *m = vmmlaq_s32(*m, vld1q_s8(w->w[s][2 + h]), a8);
-                    const int32x4_t ee = h ? vzip2q_s32(e, e) : vzip1q_s32(e, e);
-                    if (last) z[4 * h + p] = vmlaq_s32(z[4 * h + p], *m, ee);
+                    int32x4_t *to = &z[4 * h + p], sum = vdupq_n_s32(0);
+                    UNROLL
+                    for (int s = 0; s < 2; s++) {
+                        const int8_t(*line)[16] = w->w[2 * b + s][h];
+                        sum = vmmlaq_s32(sum, vld1q_s8(line[0]), vld1q_s8(q[2 * s]));
+                        sum = vmmlaq_s32(sum, vld1q_s8(line[1]), vld1q_s8(q[2 * s + 1]));
+                        if (type == Q_N4S && s == 0) continue;
+                        const int32x4_t e = vld1q_s32(w->e[2 * b + s][h]);
+                        const bool first = b == 0 && (s == 0 || type == Q_N4S);
+                        *to = first ? vmulq_s32(sum, e) : vmlaq_s32(*to, sum, e);
+                        keep_apart(to, &sum);
+                    }
                 }
             }
         }
         UNROLL
         for (int p = 0; p < 4; p++) {
-            const float32x2_t two = vld1_f32(&a->d[t][2 * p]);
-            const float32x4_t dd = vcombine_f32(two, two);
-            c[p] = vfmaq_f32(c[p], dd, vcvtq_f32_s32(z[p]));
-            c[4 + p] = vfmaq_f32(c[4 + p], dd, vcvtq_f32_s32(z[4 + p]));
+            const float32x4_t d = vld1q_f32(a->d[t][p]);
+            c[p] = vfmaq_f32(c[p], d, vcvtq_f32_s32(z[p]));
+            c[4 + p] = vfmaq_f32(c[4 + p], d, vcvtq_f32_s32(z[4 + p]));
         }
     }
     UNROLL
@@ -251,26 +285,23 @@ INLINE void mm_run(int type, float *f, const panel_quad *w, int nt, const mm_act
 }
 
 /* Up to 64 rows x up to PANEL_TOKENS tokens. */
-INLINE void mm_block(int type, mm_panel *mp, float *y, size_t ldy, int rows, const uint8_t *w,
+INLINE void mm_block(int type, mm_panel *p, float *y, size_t ldy, int rows, const uint8_t *w,
                      size_t bytes, const q_acts *x, int m0, int m)
 {
-    panel *p = &mp->p;
     const int groups = (rows + Q_ROWS - 1) / Q_ROWS;
     memset(p->f, 0, (size_t)((m + 7) & ~7) * sizeof p->f[0]);
     for (int t = 0; t < x->kt; t += PANEL_TILES) {
         const int nt = x->kt - t < PANEL_TILES ? x->kt - t : PANEL_TILES;
         for (int g = 0; g < groups; g++)
-            panel_unpack(type, &p->q[4 * g], w + (size_t)g * bytes, t, nt);
-        for (int i = 0; i < 4 * groups; i++)
-            for (int k = 0; k < nt; k++) mm_zip_panel(&p->q[i][k]);
+            mm_unpack(type, &p->q[4 * g], w + (size_t)g * bytes, t, nt);
         for (int j = 0; j < m; j += 8) {
             const size_t step = (size_t)x->M, at = (size_t)t * step + (size_t)(m0 + j);
-            mm_pack(&mp->a, x->q + at * Q_TILE, x->d + at, step, nt, m - j < 8 ? m - j : 8);
+            mm_pack(&p->a, x->q + at * Q_TILE, x->d + at, step, nt, m - j < 8 ? m - j : 8);
             for (int i = 0; i < 4 * groups; i++)
-                mm_run(type, &p->f[j][4 * i], p->q[i], nt, &mp->a);
+                mm_run(type, &p->f[j][4 * i], p->q[i], nt, &p->a);
         }
     }
-    panel_store(p, y, ldy, rows, w, bytes, m);
+    panel_store(p->f, y, ldy, rows, w, bytes, m);
 }
 
 INLINE void gemm_mm(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,

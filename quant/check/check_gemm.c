@@ -3,11 +3,12 @@
 
 #include "quant/scalar.h"
 
-/* Tokens 1..9 meet every register block of the kernels and its remainder, 16 and more a second. */
-static const int tokens[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33 };
+/* Tokens 1..9 meet every register block of the kernels and its remainder, 16 and more a second; 30
+ * and 33 those of panels. */
+static const int tokens[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 30, 33 };
 static const int rows[] = { 1, 3, 16, 17, 61 };
 static const int widths[] = { 64, 128, 192, 320, 704, 1536 };
-enum { N_TOKENS = 12, N_ROWS = 5, N_WIDTHS = 6 };
+enum { N_TOKENS = 13, N_ROWS = 5, N_WIDTHS = 6 };
 
 static void one_a8(qc *c, int type, int n, int k, int m, int m0, int wfill, int afill)
 {

@@ -1,0 +1,143 @@
+#!/bin/sh
+# arm_count.sh - instructions and modelled cycles of AArch64 kernels, on any machine.
+#
+#   bench/arm_count.sh                            the table of bench/ARM.md
+#   bench/arm_count.sh kernel LEVEL TYPE ROWS K TOKENS
+#   bench/arm_count.sh program WORK COMMAND...    any static AArch64 program that calls, around what
+#                                                 is to be counted, functions of its own named
+#                                                 count_begin and count_end; WORK: what to divide by
+#
+# Instructions are counted, not estimated: qemu-user runs the program one instruction at a time and
+# writes down each address (-d exec; works without plugin support).  The same sequence, branches
+# taken as they were, goes through llvm-mca for each model: a core with every load in the first
+# level of cache and every branch predicted, so cycles are a bound from below.  Prints per 1000 units
+# of work the instructions, and per cycle of each model the work.
+#
+# Needs aarch64-linux-gnu-gcc (or CC), its objdump, qemu-aarch64-static, llvm-mca 22 (older ones lack
+# models; without it only instructions are counted).  Environment: CC, MCA, QEMU, CORES.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+CC=${CC:-aarch64-linux-gnu-gcc}
+QEMU=${QEMU:-qemu-aarch64-static}
+OBJDUMP=${OBJDUMP:-aarch64-linux-gnu-objdump}
+CORES=${CORES:-neoverse-n1 cortex-a72 cortex-a510 neoverse-n2 apple-m1}
+BUILD=${BUILD:-build}/count
+export LC_ALL=C
+
+die() { echo "arm_count.sh: $*" >&2; exit 1; }
+for need in "$CC" "$QEMU" "$OBJDUMP"; do
+    command -v ${need%% *} >/dev/null || die "no $need; it is needed"
+done
+if [ -z "${MCA:-}" ]; then
+    for m in llvm-mca-22 llvm-mca; do
+        if command -v $m >/dev/null; then MCA=$m; break; fi
+    done
+fi
+one=-singlestep # the name of the option until qemu 8.1
+$QEMU -h 2>&1 | grep -q one-insn-per-tb && one=-one-insn-per-tb
+mkdir -p "$BUILD" || exit 1
+
+build() { # the driver with the kernels, each file with its flags as in build.sh
+    objects=
+    for f in quant/*.c quant/arm/*.c quant/x86/*.c bench/arm/count.c; do
+        case $f in
+        *_dotprod.c) isa=-march=armv8.2-a+dotprod ;;
+        *_i8mm.c) isa=-march=armv8.2-a+dotprod+i8mm ;;
+        *_armsha2.c) isa=-march=armv8-a+crypto ;;
+        *) isa= ;;
+        esac
+        o=$BUILD/$(echo "${f%.c}" | tr / _).o
+        objects="$objects $o"
+        if [ -f "$o" ] && [ -z "$(find quant bench/arm -newer "$o" -name '*.[chd]*')" ]; then
+            continue
+        fi
+        $CC -std=c11 -I. -O2 -ffp-contract=off $isa -c -o "$o" "$f" || die "cannot compile $f"
+    done
+    $CC -static -o "$BUILD/count" $objects -lm || die "cannot link the driver"
+}
+
+# Prints "instructions cycles cycles ...", a column for each core.
+trace() { # command...
+    $OBJDUMP -d --no-show-raw-insn "$1" >"$BUILD/text" || die "cannot disassemble $1"
+    $QEMU $one -d nochain,exec -D "$BUILD/trace" "$@" >/dev/null || die "$* failed"
+    # Addresses become text; targets of branches are left out, what the model sees is one line of
+    # instructions.
+    awk -v text="$BUILD/text" '
+        BEGIN {
+            while ((getline line <text) > 0) {
+                if (line !~ /^ *[0-9a-f]+:\t/) continue
+                at = line; sub(/^ */, "", at); sub(/:.*/, "", at)
+                sub(/^[^\t]*\t/, "", line)
+                sub(/ *\/\/.*/, "", line)
+                sub(/ *<.*/, "", line)
+                split(line, f, "\t")
+                if (f[1] ~ /^(b|bl|b\..*)$/) line = f[1] == "bl" ? "b\t#8" : f[1] "\t#8"
+                else if (f[1] ~ /^(cbz|cbnz|tbz|tbnz)$/) sub(/, *[0-9a-f]+$/, ", #8", line)
+                else if (f[1] ~ /^(adr|adrp)$/) sub(/, *[0-9a-f]+$/, ", #0", line)
+                else if (f[1] ~ /^(ret|br|blr)$/) line = "b\t#8"
+                of[at] = line
+            }
+        }
+        $NF == "count_end" { exit }
+        $NF == "count_begin" { on = 1; next }
+        on { split($4, a, "/"); at = a[2]; sub(/^0+/, "", at); print of[at] }
+    ' "$BUILD/trace" >"$BUILD/line.s"
+    rm -f "$BUILD/trace"
+    n=$(wc -l <"$BUILD/line.s")
+    [ "$n" -gt 0 ] || die "$1: nothing between count_begin and count_end"
+    printf '%s' "$n"
+    for core in $CORES; do
+        [ -n "${MCA:-}" ] || break
+        c=$($MCA -mtriple=aarch64 -mcpu="$core" -mattr=+dotprod,+i8mm,+fullfp16,+sve2 -iterations=1 \
+            -instruction-info=0 -resource-pressure=0 "$BUILD/line.s" 2>"$BUILD/mca.err" |
+            sed -n 's/^Total Cycles: *//p')
+        printf ' %s' "${c:-0}"
+    done
+    echo
+}
+
+report() { # name, work, command...
+    name=$1 work=$2
+    shift 2
+    trace "$@" | awk -v name="$name" -v work="$work" '{
+        printf "%-34s %7.0f", name, 1000 * $1 / work
+        for (i = 2; i <= NF; i++) printf " %11s", ($i > 0 ? sprintf("%.2f", work / $i) : "-")
+        print ""
+    }'
+}
+
+kernel() { # level type rows k tokens
+    report "$1 $2 $3x$4, $5 token$([ "$5" = 1 ] || echo s)" $(($3 * $4 * $5)) \
+        "$BUILD/count" "$@"
+}
+
+header() {
+    printf '%-34s %7s' "" "instr"
+    for core in $CORES; do printf ' %11s' "$core"; done
+    echo
+}
+
+case ${1:-all} in
+all)
+    build
+    header
+    for tokens in 1 4 64; do
+        for level in neon dotprod i8mm; do
+            for type in l8 l6 n5 n4 n4s; do kernel $level $type 64 1024 $tokens; done
+        done
+    done ;;
+kernel)
+    shift
+    [ $# = 5 ] || die "kernel LEVEL TYPE ROWS K TOKENS"
+    build
+    header
+    kernel "$@" ;;
+program)
+    shift
+    [ $# -ge 2 ] || die "program WORK COMMAND..."
+    work=$1
+    shift
+    header
+    report "$(basename "$1")" "$work" "$@" ;;
+*) sed -n '2,/^set -u/s/^# \{0,1\}//p' "$0" ;;
+esac
