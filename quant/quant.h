@@ -306,6 +306,7 @@ typedef enum q_cpu_bits {
 struct q_kern { /* one complete table; plain data, copyable */
     uint32_t cpu;       /* features this table may use */
     const char *level;  /* "ref", "avx2", ... */
+    float smmla;        /* speed of i8mm over dotprod as measured by q_kern_make, 0: not measured */
 #define Q_OP(name) q_##name##_fn *name;
 #include "quant/ops.def"
 #undef Q_OP
@@ -316,7 +317,8 @@ uint32_t q_cpu_usable(void);                 /* those of them this build has ker
 /* Levels usable here, lowest first: names[0] is "ref".  Returns the count (<= 8). */
 int q_cpu_levels(const char *names[8]);
 /* Fills *t for a level by name; NULL or "" or "auto" = the highest usable.  false: this CPU or
- * build lacks it. */
+ * build lacks it.  Where the highest is i8mm, auto takes a millisecond to time it against dotprod
+ * and stays with that if smmla is the slower (Apple, Oryon); by name nothing is timed. */
 bool q_kern_make(q_kern *t, const char *level);
 
 /* 0 when this build computes as arith 1 demands (no contraction, correct fmaf, no FTZ/DAZ), else a

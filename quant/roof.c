@@ -51,6 +51,7 @@ void q_roof_make(q_roof *r, const char *level)
         if (!strcmp(names[i], "amx")) q_roof_amx(r);
         if (!strcmp(names[i], "neon")) q_roof_neon(r);
         if (!strcmp(names[i], "dotprod")) q_roof_dotprod(r);
+        if (!strcmp(names[i], "i8mm")) q_roof_i8mm(r);
         if (level && !strcmp(names[i], level)) break;
     }
 }

@@ -28,5 +28,6 @@ bool q_roof_avx512vnni(q_roof *r);
 bool q_roof_amx(q_roof *r);
 bool q_roof_neon(q_roof *r);
 bool q_roof_dotprod(q_roof *r);
+bool q_roof_i8mm(q_roof *r);
 
 #endif

@@ -66,26 +66,39 @@ int q_cpu_levels(const char *names[8])
     return n;
 }
 
+static void make(q_kern *t, const char *level)
+{
+    const uint32_t have = q_cpu_detect();
+    memset(t, 0, sizeof *t);
+    q_fill_ref(t);
+    t->level = level;
+    if (!strcmp(level, "ref")) return;
+    for (int i = 0; i < N_LEVELS; i++) {
+        if (have & levels[i].bit && fill(t, &levels[i])) t->cpu |= levels[i].bit;
+        if (!strcmp(levels[i].name, level)) break;
+    }
+    for (int i = 0; i < N_EXTRAS; i++)
+        if (have & extras[i].bit && fill(t, &extras[i])) t->cpu |= extras[i].bit;
+}
+
 bool q_kern_make(q_kern *t, const char *level)
 {
     const char *names[8];
     const int n = q_cpu_levels(names);
     int at = n - 1;
-    if (level && *level && strcmp(level, "auto") != 0)
+    const bool named = level && *level && strcmp(level, "auto") != 0;
+    if (named)
         for (at = 0; at < n && strcmp(names[at], level) != 0;) at++;
     if (at == n) return false;
 
-    const uint32_t have = q_cpu_detect();
-    memset(t, 0, sizeof *t);
-    q_fill_ref(t);
-    t->level = names[at];
-    if (at == 0) return true;
-    for (int i = 0; i < N_LEVELS; i++) {
-        if (have & levels[i].bit && fill(t, &levels[i])) t->cpu |= levels[i].bit;
-        if (!strcmp(levels[i].name, names[at])) break;
+    make(t, names[at]);
+    if (!named && t->cpu & Q_CPU_I8MM) { /* a core may have smmla and do sdot faster */
+        q_kern base;
+        make(&base, names[at - 1]);
+        const float gain = q_probe_gain(&base, t);
+        if (gain > 0 && gain < 1) *t = base;
+        t->smmla = gain;
     }
-    for (int i = 0; i < N_EXTRAS; i++)
-        if (have & extras[i].bit && fill(t, &extras[i])) t->cpu |= extras[i].bit;
     return true;
 }
 

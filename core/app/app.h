@@ -14,7 +14,9 @@
 typedef struct app {
     /* options of every verb */
     int64_t threads;        /* 0: the performance cores */
-    const char *cpu;        /* level, NULL: the best; main has proved that it works here */
+    const char *cpu;        /* the level in use, by name; main has proved that it works here */
+    const char *cpu_asked;  /* the level asked for, NULL: left open */
+    float smmla;            /* q_kern's: how i8mm compared with dotprod, 0: not timed */
     bool json, quiet, help, version;
     /* surroundings */
     const char *level;      /* the level in use: for JSON */

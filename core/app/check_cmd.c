@@ -33,7 +33,7 @@ static vq_status check(app *a, const void *opts, char **arg, int n_arg, vq_err *
     const uint64_t seed = o->seed.set ? o->seed.v : vq_random64() >> 11;
     const q_check_opts c = {
         .op = n_arg ? arg[0] : NULL,
-        .level = a->cpu,
+        .level = a->cpu_asked,
         .seed = seed,
         .bench = o->bench,
         .say = say,

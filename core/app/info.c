@@ -153,7 +153,7 @@ static void put_kernels(vq_jw *w, const q_kern *used)
     vq_jw_close(w, '}');
 }
 
-static void put_build(vq_jw *w, const char *cpu)
+static void put_build(vq_jw *w, const char *cpu, float smmla)
 {
     q_kern used;
     const char *names[8];
@@ -171,6 +171,12 @@ static void put_build(vq_jw *w, const char *cpu)
     vq_jw_u64(w, "arith", VAQ_ARITH);
     const char *wrong = q_selftest();
     vq_jw_cstr(w, "selftest", wrong ? wrong : "ok");
+    if (smmla > 0) {
+        char line[80];
+        snprintf(line, sizeof line, "%.2f x sdot, timed at start: %s", (double)smmla,
+                 smmla < 1 ? "not used" : "used");
+        vq_jw_cstr(w, "smmla", line);
+    }
     put_kernels(w, &used);
 }
 
@@ -313,7 +319,7 @@ static vq_status gather(const app *a, const char *path, vq_buf *json, vq_err *e)
     }
     vq_jw_open(&w, NULL, '{');
     if (f) put_container(&w, f);
-    else put_build(&w, a->cpu);
+    else put_build(&w, a->cpu, a->smmla);
     vq_jw_cstr(&w, "cpu", a->level);
     vq_jw_close(&w, '}');
     vq_file_close(f);

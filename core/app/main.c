@@ -89,8 +89,10 @@ static vq_status choose_level(app *a, vq_err *e)
     q_kern k;
     if (!a->cpu) a->cpu = getenv("VQ_CPU");
     if (a->cpu && (!*a->cpu || !strcmp(a->cpu, "auto"))) a->cpu = NULL;
+    a->cpu_asked = a->cpu;
     if (q_kern_make(&k, a->cpu)) {
-        a->level = k.level;
+        a->cpu = a->level = k.level; /* by name from here on: what was timed is not timed again */
+        a->smmla = k.smmla;
         return VQ_OK;
     }
     const char *names[8];
