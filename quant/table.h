@@ -34,7 +34,7 @@ bool q_fill_gemm_i8mm(q_kern *t);
 bool q_fill_sha_armsha2(q_kern *t);
 
 /* Speed of the many-token products of `fast` over those of `base`; 0 if it cannot be measured.
- * Takes about a millisecond and allocates. */
+ * Takes about a millisecond. */
 float q_probe_gain(const q_kern *base, const q_kern *fast);
 
 #endif

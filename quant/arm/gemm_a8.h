@@ -91,7 +91,7 @@ enum {
 };
 
 /* 4 rows of a tile.  With sdot the sums S of its sub-blocks are not begun anew each time: T_i =
- * S_0 + ... + S_i runs on, and z = sum of s_i * S_i = sum of T_i * e_i with e_i = s_i - s_(i+1), the
+ * S_0 + ... + S_i runs on; z = sum of s_i * S_i = sum of T_i * e_i with e_i = s_i - s_(i+1), the
  * last e = s: one start at zero per tile, not four.  Of L8, |T_i| <= (i + 1) * 16 * 127 * 127 and
  * |e| <= 254, so no partial sum exceeds 6 * 65.6e6 + 131.1e6 < 2^30. */
 typedef struct panel_quad {
@@ -183,8 +183,10 @@ INLINE void panel_run(int type, int M, float *f, const panel_quad *p, int nt, co
     for (int m = 0; m < M; m++) c[m] = vld1q_f32(f + m * PANEL_ROWS);
     for (int t = 0; t < nt; t++, p++, q += step * Q_TILE, d += step) {
         UNROLL
-        for (int m = 0; m < M; m++)
-            c[m] = vfmaq_f32(c[m], vld1q_dup_f32(d + m), vcvtq_f32_s32(panel_z(type, p, q + 64 * m)));
+        for (int m = 0; m < M; m++) {
+            const int32x4_t z = panel_z(type, p, q + 64 * m);
+            c[m] = vfmaq_f32(c[m], vld1q_dup_f32(d + m), vcvtq_f32_s32(z));
+        }
     }
     UNROLL
     for (int m = 0; m < M; m++) vst1q_f32(f + m * PANEL_ROWS, c[m]);

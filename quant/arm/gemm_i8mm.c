@@ -159,14 +159,14 @@ INLINE void gemm_few_mm(int type, float *y, size_t ldy, const void *w, int n, co
  * registers that are not there. */
 typedef struct mm_quad {
     int8_t w[4][2][2][16];  /* (sub-block, half, 8 k, row x 8 k), signed */
-    int32_t e[4][2][4];     /* (sub-block, half, row row row row): s_0 - s_1, s_1, s_2 - s_3, s_3; of
-                             * N4s 1 and 3 are used, the two sub-scales */
+    int32_t e[4][2][4];     /* (sub-block, half, each row twice): s_0 - s_1, s_1, s_2 - s_3, s_3; of
+                             * N4s only 1 and 3, the two sub-scales */
 } mm_quad;
 
 /* 8 tokens of one stretch of k: pairs as smmla wants them, zeros behind the last token. */
 typedef struct mm_acts {
     int8_t q[PANEL_TILES][4][8][16]; /* (tile, pair, 8 k, token x 8 k) */
-    float d[PANEL_TILES][4][4];      /* (tile, pair, token token token token) */
+    float d[PANEL_TILES][4][4];      /* (tile, pair, the two tokens twice) */
 } mm_acts;
 
 typedef struct mm_panel {
