@@ -138,18 +138,35 @@ static vq_status config_alone(vaq_config *c, const char *dir, vq_err *e)
     return st;
 }
 
-vq_status cv_source_config(vaq_config *c, char note[256], const char *path, vq_err *e)
+/* Of tensors that have no place yet. */
+static void sizes_of_plan(cv_sizes *s, const vaq_config *c, const cv_plan *p)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        vaq_tensor *t = &p->tensor[i];
+        t->size = t->layout == VAQ_VECTOR ? sizeof(float) * (uint64_t)t->cols
+                                          : q_matrix_bytes(t->type, t->rows, (int)t->cols);
+    }
+    cv_sizes_of_table(s, c, p->tensor, (uint32_t)p->n);
+}
+
+vq_status cv_source_config(vaq_config *c, cv_sizes *nearest, char note[256], const char *path,
+                           vq_err *e)
 {
     cv_ckpt ckpt;
     cv_config config;
     cv_plan plan = { 0 };
     const cv_plan_opts o = { .type = -1, .quick = true };
     note[0] = 0;
+    *nearest = (cv_sizes){ 0 };
     vq_status st = cv_ckpt_open(&ckpt, path, e);
     if (!st) {
         st = cv_config_read(&config, &ckpt.config.j, ckpt.config.path, false, e);
         if (!st) st = cv_plan_make(&plan, &ckpt, &config.c, &o, e);
         if (!st) *c = config.c;
+        if (!st && ckpt.is_gguf) {
+            sizes_of_plan(nearest, c, &plan);
+            snprintf(note, 256, "auto: near to the types it has already");
+        }
         cv_plan_clear(&plan);
         cv_ckpt_close(&ckpt);
     }

@@ -41,8 +41,10 @@ typedef struct cv_machine {
  * the requests, and the rest is read; real routing has favourites and does better. */
 cv_fit cv_expect(double *tps, const cv_sizes *s, const cv_machine *m, uint32_t ctx);
 
-/* The config of a checkpoint, a folder or a .safetensors in one.  config.json alone is enough:
- * where the weights are not all there, note says why they were not looked at (else it is ""). */
-vq_status cv_source_config(vaq_config *c, char note[256], const char *path, vq_err *e);
+/* The config of a checkpoint, a folder, a .safetensors in one or a .gguf.  config.json alone is
+ * enough: where the weights are not all there, note says why they were not looked at (else it is
+ * "").  nearest: what auto makes of a .gguf, whose types it keeps near to; params 0: no .gguf. */
+vq_status cv_source_config(vaq_config *c, cv_sizes *nearest, char note[256], const char *path,
+                           vq_err *e);
 
 #endif

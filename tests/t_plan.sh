@@ -52,6 +52,15 @@ for m in tiny-r1-qwen tiny-r1-qwen3 tiny-r1-fp8; do
     done
 done
 
+# ---- a GGUF file: the same model, auto as near to its types as convert makes it ----
+$V convert $models/tiny-r1-qwen -o "$dir/g.vaq" --type l8 --no-tokenizer -q || bad "convert l8"
+$V export "$dir/g.vaq" -o "$dir/g.gguf" -q || bad "export"
+$V convert "$dir/g.gguf" -o "$dir/near.vaq" -q || bad "convert a GGUF file"
+plan "$dir/g.gguf"
+check "gguf auto" "$(field auto body_bytes)" = "$(u64_at "$dir/near.vaq" 32)"
+check "gguf auto is l8" "$(field auto body_bytes)" = "$(field l8 body_bytes)"
+check "gguf n4" "$(field n4 body_bytes)" = "$(u64_at "$dir/tiny-r1-qwen-n4.vaq" 32)"
+
 # ---- the published models: parameters to the last, sizes of 4.5 and 8.5 bits ----
 for row in qwen-1.5b:1777088000 qwen-7b:7615616512 qwen-14b:14770033664 qwen-32b:32763876352 \
     llama-8b:8030261248 llama-70b:70553706496 qwen3-8b:8190735360 r1:682636487424; do
@@ -84,6 +93,7 @@ near "70b n4 from a disk of 1 GB/s" "$(field n4 expected_tps)" 0.03 0.06
 $V plan r1 --device m4 >"$dir/out" 2>&1 && ok || bad "plan r1 --device m4"
 grep -q "512 GB" "$dir/out" && ok || bad "no table of machines"
 check "80 columns" "$(awk 'length($0) > 80' "$dir/out" | wc -l)" = 0
+echo nonsense >"$dir/bad.gguf"
 refused() { # CODE TEXT ARGUMENT...
     code=$1 text=$2
     shift 2
@@ -94,7 +104,9 @@ refused() { # CODE TEXT ARGUMENT...
 }
 refused 2 "qwen-1.5b qwen-7b" gpt-9
 refused 2 "131072 positions" qwen-7b --ctx 200000
-refused 2 "GGUF" x.gguf
+refused 1 "x.gguf" x.gguf
+refused 3 "GGUF" "$dir/bad.gguf"
+refused 2 "none of the names" tests/t_plan.sh
 refused 2 "device" r1 --device pi9
 refused 1 "none.vaq" "$dir/none.vaq"
 refused 1 "config.json" "$dir"

@@ -86,23 +86,21 @@ static vq_status add_rows(plan *p, const app *a, const char *src, vq_err *e)
 {
     double rope[VAQ_MAX_HEAD_DIM / 2];
     if (ends_in(src, ".vaq")) return add_container(p, a, src, e);
-    if (ends_in(src, ".gguf")) {
-        return vq_fail(e, VQ_EUSAGE, "%s: a GGUF model is planned by its name: " VQ_SHAPE_NAMES,
-                       src);
-    }
-    if (vq_is_dir(src) || ends_in(src, ".safetensors")) {
-        const vq_status st = cv_source_config(&p->c, p->note, src, e);
+    cv_sizes nearest = { 0 };
+    if (vq_is_dir(src) || ends_in(src, ".safetensors") || ends_in(src, ".gguf")) {
+        const vq_status st = cv_source_config(&p->c, &nearest, p->note, src, e);
         if (st) return st;
     } else if (!vq_shape_config(&p->c, rope, src)) {
-        return vq_fail(e, VQ_EUSAGE, "'%s' is no folder, no .vaq and none of the names: "
-                       VQ_SHAPE_NAMES, src);
+        return vq_fail(e, VQ_EUSAGE, "'%s' is no folder, no .vaq, .gguf or .safetensors and none "
+                       "of the names: " VQ_SHAPE_NAMES, src);
     }
     for (int i = 0; i < MAX_TYPES; i++) {
         const q_typeinfo *t = types[i] < 0 ? NULL : q_type_info(types[i]);
         if (types[i] >= 0 && (!t || !t->known)) continue;
         row *r = &p->row[p->n_row++];
         r->type = t ? t->name : "auto";
-        cv_sizes_of_config(&r->s, &p->c, types[i]);
+        if (!t && nearest.params) r->s = nearest;
+        else cv_sizes_of_config(&r->s, &p->c, types[i]);
     }
     return VQ_OK;
 }
@@ -280,7 +278,7 @@ static const plan_opts defaults = { .device = -1 };
 
 const app_verb app_verb_plan = {
     "plan", "SRC", "what fits where, before converting or downloading",
-    "SRC: a Hugging Face folder (config.json is enough), a .vaq, or one of\n"
+    "SRC: a Hugging Face folder (config.json is enough), a .gguf, a .vaq, or one of\n"
     VQ_SHAPE_NAMES ".\n"
     "Memory is weights and int8 cache.  Speed is the limit that memory and disk set.\n"
     "What is larger than memory streams: experts through a cache, else the excess.\n"
