@@ -32,7 +32,7 @@ count() { grep -c "$1" "$tmp/results"; }
 # ---- who may include whom: only smaller ranks, text and model never each other ----
 #   0 quant | 1 core/base | 2 core/file | 3 core/text, core/model | 4 core/engine (core/vaquita.h)
 #   5 core/app, convert, bench | 6 verbs on files | 7 tests
-high='^core/app/(main|info|verify|check_cmd|convert_cmd|export_cmd|bench_cmd|plan_cmd|digest|messages)\.c$'
+high='^core/app/(main|info|verify|check_cmd|convert_cmd|export_cmd|bench_cmd|plan_cmd|digest|messages)[.]c$'
 for f in $program; do
     case $f in
     quant/*) may='^quant/' ;;
@@ -40,14 +40,14 @@ for f in $program; do
     core/file/*) may='^(core/(base|file)|quant)/' ;;
     core/text/*) may='^core/(base|file|text)/' ;;
     core/model/*) may='^(core/(base|file|model)|quant)/' ;;
-    core/engine/*) may='^(core/(base|file|text|model|engine)/|quant/|core/vaquita\.h$)' ;;
+    core/engine/*) may='^(core/(base|file|text|model|engine)/|quant/|core/vaquita[.]h$)' ;;
     core/vaquita.h) may='^core/base/' ;;
-    convert/*) may='^(core/(base|file|text)/|quant/|convert/|core/(vaquita|engine/walk)\.h$)' ;;
-    bench/*) may='^(core/(base|file|engine)/|quant/|bench/|core/vaquita\.h$)' ;;
+    convert/*) may='^(core/(base|file|text)/|quant/|convert/|core/(vaquita|engine/walk)[.]h$)' ;;
+    bench/*) may='^(core/(base|file|engine)/|quant/|bench/|core/vaquita[.]h$)' ;;
     core/app/*)
-        may='^(core/(base|app)/|core/vaquita\.h$)'
+        may='^(core/(base|app)/|core/vaquita[.]h$)'
         if printf '%s\n' "$f" | grep -Eq "$high"; then
-            may='^(core/(base|app|file)/|quant/|(core/vaquita|core/text/chat|convert/(convert|export|sizes)|bench/bench)\.h$)'
+            may='^(core/(base|app|file)/|quant/|(core/vaquita|core/text/chat|convert/(convert|export|sizes)|bench/bench)[.]h$)'
         fi ;;
     *) may='^$' ;;
     esac
