@@ -72,10 +72,10 @@ static vq_status finish_chunk(mender *m, const void *p, vq_err *e)
     vq_sha256_add(&sha, p, (size_t)b->len);
     vq_sha256_end(&sha, hash);
     if (memcmp(hash, m->f->chunks + 32 * i, sizeof hash) != 0) {
+        const unsigned long long from = b->off, end = b->off + b->len;
         return vq_fail(e, VQ_EFAIL, "%s: its bytes %llu to %llu cannot be had from %s, whose "
                        "content is another there",
-                       m->o->path, (unsigned long long)b->off,
-                       (unsigned long long)(b->off + b->len), m->o->src);
+                       m->o->path, from, end, m->o->src);
     }
     const vq_status s = vq_fd_pwrite(m->fd, p, (size_t)b->len, b->off, m->o->path, e);
     if (s) return s;
