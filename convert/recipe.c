@@ -32,26 +32,11 @@ static uint32_t near_layers(const vaq_config *c)
     return (c->n_layer + 7) / 8;
 }
 
-static bool known(int type)
-{
-    const q_typeinfo *t = q_type_info(type);
-    return t && t->known;
-}
-
-/* The type of experts, `up` steps above the plain one in the order of size. */
+/* The type of experts, `up` steps (at most 2) above P6 in the order of size. */
 static int expert_type(int up)
 {
-    static const int order[] = { Q_P5, Q_P6, Q_N4S, Q_N4, Q_N5, Q_L6, Q_L8 };
-    enum { N = sizeof order / sizeof order[0] };
-    const int plain = known(Q_P6) ? Q_P6 : Q_N4;
-    int at = 0;
-    while (order[at] != plain) at++;
-    for (int i = at + 1; i < N && up; i++) {
-        if (!known(order[i])) continue;
-        at = i;
-        up--;
-    }
-    return order[at];
+    static const int order[] = { Q_P6, Q_N4S, Q_N4 };
+    return order[up];
 }
 
 static int type_with_experts(const vaq_config *c, uint32_t role, uint32_t layer)

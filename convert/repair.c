@@ -301,7 +301,8 @@ static vq_str rules_left(const wreck *x)
 /* Tries the options of convert; *best are those whose front the file resembles most. */
 static vq_status find_options(const wreck *x, cv_opts *best, vq_buf *made, double *like, vq_err *e)
 {
-    static const int types[] = { -1, Q_N4, Q_N4S, Q_N5, Q_L6, Q_L8, Q_BF16, Q_F16, Q_F32 };
+    static const int types[] = { -1,   Q_N4, Q_N4S,  Q_N5,  Q_L6, Q_L8,
+                                 Q_P6, Q_P5, Q_BF16, Q_F16, Q_F32 };
     enum { N = sizeof types / sizeof types[0] };
     const vq_str rules = rules_left(x);
     vq_status first = VQ_OK;

@@ -5,9 +5,21 @@
 #include "quant/scalar.h"
 #include "quant/t16.h"
 
+/* g of (k, row) in the planes of half a tile of pairs. */
+static int point_of(int type, const uint8_t *p, int k, int r)
+{
+    const int j = q_point_k(k), at = q_point_byte(k, r);
+    const int lo = p[q_nibble_at(j, 0) + at] >> 4 * q_nibble_high(j) & 15;
+    p += Q_POINT_LOW + at;
+    if (type == Q_P6)
+        return q_points_p6[k % 2][lo | (p[q_pair_at(j, 0)] >> q_pair_shift(j) & 3) << 4];
+    return q_points_p5[k % 2][lo | (p[q_bit_at(j, 0)] >> q_bit_shift(j) & 1) << 4];
+}
+
 /* Grid value of (k, row) in the planes of a half tile. */
 static int code_of(int type, const uint8_t *p, int k, int r)
 {
+    if (q_has_pairs(type)) return point_of(type, p, k, r);
     if (type == Q_L8) return (int8_t)p[q_byte_at(k, r)];
     const int lo = p[q_nibble_at(k, r)] >> 4 * q_nibble_high(k) & 15;
     if (type == Q_L6) return (lo | (p[512 + q_pair_at(k, r)] >> q_pair_shift(k) & 3) << 4) - 32;
@@ -17,11 +29,16 @@ static int code_of(int type, const uint8_t *p, int k, int r)
 
 void q_half_load(q_half *o, int type, const uint8_t *tile, int h)
 {
-    const uint8_t *p = tile + 64 + 512 * h;
+    const uint8_t *p = tile + 64 + q_half_bytes(type) * h;
     for (int i = 0; i < 4; i++) memcpy(o->s[i], tile + 16 * q_scale_line(type, h, i), Q_ROWS);
     if (type == Q_L8) {
         for (int k = 0; k < Q_TILE; k++)
             for (int r = 0; r < Q_ROWS; r++) o->g[k][r] = (int8_t)p[q_byte_at(k, r)];
+        return;
+    }
+    if (q_has_pairs(type)) {
+        for (int k = 0; k < Q_TILE; k++)
+            for (int r = 0; r < Q_ROWS; r++) o->g[k][r] = (int8_t)point_of(type, p, k, r);
         return;
     }
     for (int k = 0; k < Q_TILE; k++) {
@@ -69,7 +86,8 @@ void q_decode_tiles(int type, float *out, const void *group, const void *tiles, 
         for (int i = 0; i < info->tile_k && t + i < n; i++) {
             const int h = i / Q_TILE, j = i % Q_TILE;
             const int s = (int8_t)p[16 * q_scale_line(type, h, j / 16) + row];
-            out[t + i] = scale * (float)(s * code_of(type, p + 64 + 512 * h, j, row));
+            const uint8_t *planes = p + 64 + q_half_bytes(type) * h;
+            out[t + i] = scale * (float)(s * code_of(type, planes, j, row));
         }
     }
 }

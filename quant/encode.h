@@ -9,10 +9,15 @@
 #include "quant/quant.h"
 
 enum {
-    Q_ENC_SUB = 32,     /* k of the longest sub-block (N4s; 16 in the others) */
+    Q_ENC_SUB = 32,     /* k of the longest sub-block (N4s and pairs; 16 in the others) */
     Q_ENC_SUBS = 4,     /* sub-blocks of a tile, in every format */
-    Q_ENC_PLACES = 48
+    Q_ENC_PLACES = 48,
+    Q_ENC_CELL = 40,    /* pairs: the table of the search has a cell for -40 .. 39, in both axes */
+    Q_ENC_CELLS = 2 * Q_ENC_CELL
 };
+
+/* A pair farther out than this, in grid units, is not told from one that far. */
+#define Q_ENC_FAR 1024.0f
 
 /* A block whose largest weight is below this share of the row's rounds to s = 0 in any case. */
 #define Q_ENC_VANISHING 0x1p-60f
@@ -28,6 +33,10 @@ struct q_enc {
     float lo, hi;               /* ends of the grid */
     const int8_t *grid;         /* (n_grid) N formats: 16 or 32 values; NULL: linear */
     int n_grid;
+    int n_point;                /* pairs: 32 or 64 points, else 0 */
+    float px[64], py[64];       /* (n_point) */
+    int16_t point[64 + 1];      /* (n_point) x + 256 y; one more, as vectors load 32 bits */
+    int16_t cell[Q_ENC_CELLS * Q_ENC_CELLS + 1]; /* (x, y): the point nearest to its middle */
     /* the rows: a normalised weight is src * mul * mul2, of largest magnitude 1..2 in its row */
     const float *src;           /* (n, k) with stride ld */
     size_t ld;
@@ -55,6 +64,16 @@ static inline float q_enc_imp(const q_enc *o, int k)
     const float v = o->imp ? o->imp[k] * o->imp_mul : 1.0f;
     return v > 0x1p-40f ? v < 2.0f ? v : 2.0f : 0x1p-40f;
 }
+
+/* Where the point nearest to (x, y) in grid units is looked for, from the middle of the table. */
+static inline int q_enc_cell(int x, int y) { return x * Q_ENC_CELLS + y; }
+static inline const int16_t *q_enc_middle(const q_enc *o)
+{
+    return o->cell + q_enc_cell(Q_ENC_CELL, Q_ENC_CELL);
+}
+
+/* Puts the code of the pair (k, k + 1), k in 0..127, into planes that were zero. */
+void q_enc_put_point(int type, uint8_t *tile, int k, int row, int code);
 
 /* Fills *o for nrows rows, 1..16; max_bits: q_max_bits of each. */
 void q_enc_init(q_enc *o, int type, const float *src, size_t ld, int nrows, int k,

@@ -8,9 +8,9 @@
  * T16, the layout of every matrix (rows = outputs, k = inputs):
  *   matrix = ceil(rows/16) row groups; missing rows are zero (codes, sub-scales and row scale)
  *   group  = [16 x f32 row scale: 64 B] [tile] [tile] ...      float types have no row scale line
- *   tile   = 16 rows x 64 k (N4s: 128 k) = [sub-scale line(s)] [planes]
+ *   tile   = 16 rows x 64 k (N4s, P6, P5: 128 k) = [sub-scale line(s)] [planes]
  *   lane   = a 64 B line holds 16 lanes of 32 bits; lane r = row r, byte i = k 4*chunk + i
- * k is padded to a multiple of 64 (128 for N4s) with s = 0.  All of it is read strictly forward.
+ * k is padded to a multiple of 64 (or 128) with s = 0.  All of it is read strictly forward.
  *
  *   type  sub-scale line (int8)           planes of a tile                         tile bytes
  *   L8    s[4][16], one per 16 k          16 lines, line c = chunk c, signed       1088
@@ -23,9 +23,19 @@
  *                                         8b+p, bit 4 of the code; grid of 32       704
  *   N4    s[4][16]                        4-bit plane, 8 lines as above, grid       576
  *   N4s   s[4][16], one per 32 k          4-bit plane of 128 k, 16 lines, grid     1088
+ *   P6    s[4][16], one per 32 k          per 64 k: 4-bit plane, 4 lines, line L:
+ *                                         low nibble pairs of k 8L.., high k 32+8L..;
+ *                                         then 2-bit plane, 2 lines, line L: bits
+ *                                         2p..2p+1 = pairs of k 8(L+2p)..           832
+ *   P5    s[4][16], one per 32 k          as P6, but a 1-bit plane of 1 line: bit p
+ *                                         = pairs of k 8p..                         704
  *   F32   -                               64 lines, line k = 16 rows x f32         4096
  *   F16/BF16 -                            32 lines, line j = 16 rows x (k 2j, 2j+1) 2048
  *   (b = 0, 1: the 32-k block of the tile; b = 0..3 in N4s)
+ *   P6, P5: a code is a point (x, y) of 64 or 32, the g of two neighbours k, k + 1.  A byte of a
+ *   line stands for one pair of k 8j..8j+7 and one row: byte 16q + 8h + 2r + i has row 4q + r and
+ *   k 8j + 4h + 2i.  So when the looked up x and y of 16 bytes are interleaved, the low half of
+ *   the result is lanes 4q..4q+3 of chunk 2j and the high half those of chunk 2j+1.
  *   value = row_scale * (float)(s * g): the product s * g is an exact integer, one rounding.
  *   L8 codes and all sub-scales lie in -127..127. */
 #ifndef QUANT_QUANT_H
@@ -39,7 +49,7 @@
 typedef enum q_type {
     Q_F32 = 0, Q_F16 = 1, Q_BF16 = 2,
     Q_L8 = 8, Q_L6 = 9, Q_N5 = 10, Q_N4 = 11, Q_N4S = 12, Q_N3 = 13, Q_P6 = 14, Q_P5 = 15
-    /* N3, P6, P5: reserved, no kernels yet */
+    /* N3: reserved, no kernels */
 } q_type;
 
 enum {
@@ -70,6 +80,7 @@ uint64_t q_matrix_bytes(int type, uint64_t rows, int k); /* UINT64_MAX: more tha
 
 extern const int8_t q_grid_n4[16]; /* of N4 and N4s */
 extern const int8_t q_grid_n5[32];
+extern const int8_t q_points_p6[2][64], q_points_p5[2][32]; /* x of all points, then y */
 
 /* ------------------------------------------------------------------------------------------
  * Encoding (enc 1): the same bytes on every machine and for every number of threads.
@@ -94,7 +105,8 @@ typedef struct q_moments {
 /* Makes h = U D U' of block b (0 .. ceil(k / block) - 1), once; tmp: q_moments_tmp bytes. */
 void q_moments_factor(q_moments *m, int b, void *tmp);
 size_t q_moments_tmp(int block);
-/* As q_encode_group; float types do not care for m.  tmp: q_feedback_tmp bytes, 64-aligned. */
+/* As q_encode_group; float types do not care for m, pairs take the diagonal of H for importances.
+ * tmp: q_feedback_tmp bytes, 64-aligned. */
 uint64_t q_encode_feedback(const q_kern *t, int type, void *out, const float *src, size_t ld,
                            int nrows, int k, const q_moments *m, double err2[2], void *tmp);
 size_t q_feedback_tmp(int type, int k);
@@ -117,7 +129,7 @@ float q_f8e4m3_to_f32(uint8_t b); /* OCP E4M3 "fn": no infinity, NaN = 0x7f, 0xf
  * a block of tokens of one tile is contiguous: constant displacements for every ISA, ready to be an
  * AMX A tile.  Process-private, never on disk.  kt is also the number of 64-k tiles of the matrix:
  * its groups are q_group_bytes(type, 64 * kt) apart.  When kt is odd there is memory for one tile
- * more, zeroed by q_acts_init and written by nobody: N4s, whose tiles are 128 k, may multiply it.
+ * more, zeroed by q_acts_init and written by nobody: types with tiles of 128 k may multiply it.
  *   nsum is minus the sum of each 16 codes: u8-weight ISAs start their accumulators from it
  *   (shifted by the format's offset).  All tables write all planes, so tables may be mixed. */
 typedef struct q_acts {
@@ -153,6 +165,7 @@ typedef int q_quant_a16_fn(q_acts *a, int m, const float *x, int n);
 typedef void q_gemm_a8_fn(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
                           int m, void *tmp);
 typedef q_gemm_a8_fn q_gemm_l8_fn, q_gemm_l6_fn, q_gemm_n5_fn, q_gemm_n4_fn, q_gemm_n4s_fn;
+typedef q_gemm_a8_fn q_gemm_p6_fn, q_gemm_p5_fn;
 
 /* Float weights: f = fma(w[k], x[k], f), k ascending from 0, y = f + 0.0f.
  * k: padded to 64; x: (m, k), row stride ldx floats, padding written as zeros, 64-aligned rows. */

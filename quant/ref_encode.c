@@ -5,6 +5,8 @@
  *          one wins whose least-squares sigma leaves the smallest error
  *   round  s is the best of a few integers around sigma / row_scale; sums fit row_scale once more
  *   pack   codes are the nearest under the final row_scale * s; the error of what was written
+ * Pairs: fit and round take the point that a table has for the cell of the pair, pack the one of
+ * least weighted distance (encode.c says why).
  * Every sum runs over k ascending for one row; rows are lanes, so a compiler may vectorise over
  * them and no thread or vector width can change a byte.  Only + - * / in float and double occur. */
 #include "quant/encode.h"
@@ -59,6 +61,53 @@ static inline void nearest(const grid *o, float *restrict g, const float *restri
     }
 }
 
+/* g and h of the points that the table has for the pairs (w, v) * inv of 16 rows. */
+static inline void table_points(const q_enc *in, float *restrict g, float *restrict h,
+                                const float *restrict w, const float *restrict v,
+                                const float *restrict inv)
+{
+    const float lo = -Q_ENC_CELL, hi = Q_ENC_CELL - 1;
+    const int16_t *middle = q_enc_middle(in);
+    for (int r = 0; r < LANES; r++) {
+        float x = w[r] * inv[r], y = v[r] * inv[r];
+        x = x > lo ? x : lo;
+        x = x < hi ? x : hi;
+        y = y > lo ? y : lo;
+        y = y < hi ? y : hi;
+        const int e = middle[q_enc_cell(q_rnei(x), q_rnei(y))];
+        g[r] = (float)(int8_t)(e & 255);
+        h[r] = (float)(e >> 8);
+    }
+}
+
+/* Codes of the pairs (w, v) * inv of 16 rows: of all points p the first for which
+ * imp_x * x * p.x + imp_y * y * p.y - (imp_x * p.x^2 + imp_y * p.y^2) / 2 is largest. */
+static void nearest_points(const q_enc *in, int32_t code[LANES], const float *w, const float *v,
+                           const float *inv, float imp_x, float imp_y)
+{
+    float a[LANES], b[LANES], best[LANES];
+    for (int r = 0; r < LANES; r++) {
+        float x = w[r] * inv[r], y = v[r] * inv[r];
+        x = x > -Q_ENC_FAR ? x : -Q_ENC_FAR;
+        x = x < Q_ENC_FAR ? x : Q_ENC_FAR;
+        y = y > -Q_ENC_FAR ? y : -Q_ENC_FAR;
+        y = y < Q_ENC_FAR ? y : Q_ENC_FAR;
+        a[r] = imp_x * x;
+        b[r] = imp_y * y;
+        best[r] = -Q_ENC_FAR * Q_ENC_FAR;
+        code[r] = 0;
+    }
+    for (int i = 0; i < in->n_point; i++) {
+        const float x = in->px[i], y = in->py[i];
+        const float own = x * x * 0.5f * imp_x + y * y * 0.5f * imp_y;
+        for (int r = 0; r < LANES; r++) {
+            const float s = a[r] * x + b[r] * y - own;
+            code[r] = s > best[r] ? i : code[r];
+            best[r] = s > best[r] ? s : best[r];
+        }
+    }
+}
+
 /* ---- one sub-block of 16 rows ---- */
 
 typedef struct block {
@@ -70,15 +119,16 @@ typedef struct block {
 static inline void products(const grid *o, const block *b, const float *inv, float *restrict wg,
                             float *restrict gg)
 {
+    float g[2][LANES];
     for (int r = 0; r < LANES; r++) wg[r] = gg[r] = 0.0f;
     for (int k = 0; k < o->in->sub; k++) {
-        float g[LANES];
-        nearest(o, g, b->w[k], inv);
+        if (!o->in->n_point) nearest(o, g[k % 2], b->w[k], inv);
+        else if (k % 2 == 0) table_points(o->in, g[0], g[1], b->w[k], b->w[k + 1], inv);
         const float imp = b->imp[k];
         for (int r = 0; r < LANES; r++) {
-            const float ig = imp * g[r];
+            const float ig = imp * g[k % 2][r];
             wg[r] += b->w[k][r] * ig;
-            gg[r] += g[r] * ig;
+            gg[r] += g[k % 2][r] * ig;
         }
     }
 }
@@ -174,7 +224,13 @@ static void pack_block(const grid *o, const block *b, uint8_t *tile, int i, cons
         const float sg = scale[r] * (float)s8[r];
         inv[r] = sg != 0.0f ? 1.0f / sg : 0.0f;
     }
-    for (int k = 0; k < o->in->sub; k++) {
+    for (int k = 0; o->in->n_point && k < o->in->sub; k += 2) {
+        int32_t code[LANES];
+        nearest_points(o->in, code, b->w[k], b->w[k + 1], inv, b->imp[k], b->imp[k + 1]);
+        for (int r = 0; r < LANES; r++)
+            if (s8[r]) q_enc_put_point(type, tile, k0 + k, r, code[r]);
+    }
+    for (int k = 0; !o->in->n_point && k < o->in->sub; k++) {
         if (o->in->grid) {
             int32_t cell[LANES];
             cells(cell, b->w[k], inv);

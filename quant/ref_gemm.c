@@ -66,6 +66,8 @@ GEMM_A8(l6, Q_L6)
 GEMM_A8(n5, Q_N5)
 GEMM_A8(n4, Q_N4)
 GEMM_A8(n4s, Q_N4S)
+GEMM_A8(p6, Q_P6)
+GEMM_A8(p5, Q_P5)
 
 /* Column k of 16 rows of a float tile. */
 static void float_column(float out[Q_ROWS], int type, const uint8_t *group, int k)
@@ -126,4 +128,6 @@ void q_ref_gemm(q_kern *t)
     t->gemm_n5 = gemm_n5_ref;
     t->gemm_n4 = gemm_n4_ref;
     t->gemm_n4s = gemm_n4s_ref;
+    t->gemm_p6 = gemm_p6_ref;
+    t->gemm_p5 = gemm_p5_ref;
 }

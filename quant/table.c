@@ -113,6 +113,8 @@ q_gemm q_gemm_for(const q_kern *t, int type)
     case Q_N5: return (q_gemm){ .a8 = t->gemm_n5 };
     case Q_N4: return (q_gemm){ .a8 = t->gemm_n4 };
     case Q_N4S: return (q_gemm){ .a8 = t->gemm_n4s };
+    case Q_P6: return (q_gemm){ .a8 = t->gemm_p6 };
+    case Q_P5: return (q_gemm){ .a8 = t->gemm_p5 };
     default: return (q_gemm){ NULL, NULL };
     }
 }

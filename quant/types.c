@@ -15,6 +15,25 @@ const int8_t q_grid_n5[32] = { -64, -59, -54, -49, -45, -41, -37, -33, -29, -25,
                                -17, -13, -10, -6,  -3,  1,   5,   8,   12,  16,  20,
                                24,  27,  31,  35,  39,  43,  48,  52,  58,  63 };
 
+/* Points learned once on pairs from Gaussian and t8 blocks (kernels.md 1.3), by rising x.  Within
+ * -31..31, so all bounds of the 6-bit grid hold; neither set is symmetric, so that the sign of the
+ * sub-scale is worth something. */
+const int8_t q_points_p6[2][64] = {
+    { -30, -26, -25, -25, -24, -20, -18, -17, -17, -17, -14, -12, -12, -12, -12, -11, -11, -8, -8,
+      -8, -7, -7, -7, -6, -5, -5, -4, -3, -3, -3, -2, -1, -1, -1, -1, 0, 1, 1, 1, 1, 3, 3, 4, 4,
+      5, 6, 7, 7, 8, 8, 9, 9, 9, 9, 11, 15, 15, 15, 16, 18, 19, 23, 24, 30 },
+    { 7, -6, -17, 18, 2, -25, 5, -10, -3, 11, 17, -21, -5, 2, 8, -11, 26, -6, -2, 2, -15, 10, 16,
+      6, -31, -10, -4, -19, -1, 3, 12, -12, -8, 7, 26, 17, -24, -4, -1, 3, -15, 11, -8, 6, 1, -3,
+      -29, 17, -19, -11, -6, 5, 10, 25, 0, -13, -6, 6, 16, 0, -24, -9, 9, 0 },
+};
+
+const int8_t q_points_p5[2][32] = {
+    { -27, -26, -19, -17, -14, -14, -13, -11, -10, -6, -5, -5, -5, -3, -1, 0, 1, 2, 3, 3, 5, 7, 7,
+      8, 9, 11, 13, 15, 18, 19, 24, 31 },
+    { -6, 15, 3, -23, -12, 12, -4, 24, 4, 11, -19, -10, -2, 5, 19, -6, 1, 9, -29, -14, -2, 5, 29,
+      -9, 16, -1, 9, -20, -8, 3, 15, -3 },
+};
+
 static const q_typeinfo types[] = {
     /* name  id      tile_k bytes head float known */
     { "f32", Q_F32, 64, 4096, 0, true, true },
@@ -26,8 +45,8 @@ static const q_typeinfo types[] = {
     { "n4", Q_N4, 64, 64 + 512, 64, false, true },
     { "n4s", Q_N4S, 128, 64 + 1024, 64, false, true },
     { "n3", Q_N3, 0, 0, 0, false, false },
-    { "p6", Q_P6, 0, 0, 0, false, false },
-    { "p5", Q_P5, 0, 0, 0, false, false },
+    { "p6", Q_P6, 128, 64 + 512 + 256, 64, false, true },
+    { "p5", Q_P5, 128, 64 + 512 + 128, 64, false, true },
 };
 enum { N_TYPES = sizeof types / sizeof types[0] };
 
@@ -71,8 +90,8 @@ uint64_t q_matrix_bytes(int type, uint64_t rows, int k)
 
 /* ---- activations ---- */
 
-/* N4s consumes 128 k at a time, so memory always holds an even number of tiles; the spare one is
- * zero and belongs to no input. */
+/* Some types consume 128 k at a time, so memory always holds an even number of tiles; the spare one
+ * is zero and belongs to no input. */
 static size_t padded_tiles(int k) { return k > 0 ? (((size_t)k - 1) / (2 * Q_TILE) + 1) * 2 : 0; }
 
 static size_t up64(size_t n) { return (n + 63) / 64 * 64; }

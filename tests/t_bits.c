@@ -301,8 +301,9 @@ int main(void)
         { "tiny-r1-fp8", "tests/data/models/tiny-r1-fp8", true, false, { 600, 1100 } },
         { "stories260K", "models/stories260K-hf", false, true, { 480, 300 } },
     };
-    /* The first four for every model, the others, which add no code above quant/, for the first. */
-    static const int types[] = { Q_F32, Q_L8, Q_N4, Q_N4S, Q_N5 };
+    /* The first four for every model; the others add no code above quant/: N5 for the first, pairs
+     * for the one whose recipe has them. */
+    static const int types[] = { Q_F32, Q_L8, Q_N4, Q_N4S, Q_N5, Q_P6, Q_P5 };
     static const struct {
         const char *name;
         vq_kv_type t;
@@ -323,7 +324,9 @@ int main(void)
             T_SKIP("%s is not there", src);
             continue;
         }
-        for (size_t t = 0; t < (m ? 4 : sizeof types / sizeof types[0]); t++, turn++) {
+        for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+            if (t >= 4 && m != (types[t] == Q_N5 ? 0 : 3)) continue;
+            turn++;
             if (quick && !remake && (m + t) % 3) continue;
             if (temp_convert(path, src, types[t], false, !models[m].tokenizer)) {
                 T_OK(false, "%s does not convert", src);

@@ -233,7 +233,8 @@ static bool same_rows(const rows *a, const rows *b)
 /* Every type and cache, every level, several threads and chunks: one result. */
 static void ways(void)
 {
-    static const int types[] = { Q_F32, Q_F16, Q_BF16, Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S };
+    static const int types[] = { Q_F32, Q_F16, Q_BF16, Q_L8, Q_L6,
+                                  Q_N5,  Q_N4,  Q_N4S,  Q_P6, Q_P5 };
     static const vq_kv_type kvs[] = { VQ_KV_INT8, VQ_KV_BF16, VQ_KV_F32 };
     static const struct {
         int threads, chunk;

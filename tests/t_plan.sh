@@ -32,7 +32,7 @@ u64_at() { od -An -tu8 -j "$2" -N 8 "$1" | tr -d ' '; }
 # ---- as converted: the body to the byte, the file but for its metadata ----
 for m in tiny-r1-qwen tiny-r1-qwen3 tiny-r1-fp8; do
     types="n4 auto"
-    [ -z "${VQ_QUICK:-}" ] && [ $m = tiny-r1-qwen ] && types="n4s n4 n5 l6 l8 bf16 auto"
+    [ -z "${VQ_QUICK:-}" ] && [ $m = tiny-r1-qwen ] && types="p5 p6 n4s n4 n5 l6 l8 bf16 auto"
     mkdir -p "$dir/config"
     cp $models/$m/config.json "$dir/config"
     for t in $types; do

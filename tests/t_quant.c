@@ -11,9 +11,22 @@ static uint8_t pattern(size_t i) { return (uint8_t)(i % 251); }
 
 /* ---- layout ---- */
 
+/* The same of the pairs of P6 and P5: 4 + 2 or 4 + 1 lines for 64 k. */
+static int spelled_pair(int type, const uint8_t *tile, int row, int k)
+{
+    const uint8_t *planes = tile + 64 + k / 64 * 64 * (type == Q_P6 ? 6 : 5);
+    const int run = k % 64 / 8, in_line = row / 4 * 16 + k / 4 % 2 * 8 + row % 4 * 2 + k / 2 % 2;
+    const uint8_t nibbles = planes[64 * (run % 4) + in_line];
+    const int low = run < 4 ? nibbles & 15 : nibbles >> 4;
+    if (type == Q_P5) return q_points_p5[k % 2][low + 16 * (planes[256 + in_line] >> run & 1)];
+    const uint8_t pairs = planes[256 + 64 * (run % 2) + in_line];
+    return q_points_p6[k % 2][low + 16 * (pairs >> run / 2 * 2 & 3)];
+}
+
 /* Grid value of (row, k) in a tile of a quantised type, by the words of quant.h. */
 static int spelled(int type, const uint8_t *tile, int row, int k)
 {
+    if (type == Q_P6 || type == Q_P5) return spelled_pair(type, tile, row, k);
     const int chunk = k / 4, byte = k % 4; /* lane = row: bytes 4 * row .. of a line */
     const uint8_t *planes = tile + 64;
     if (type == Q_L8) return (int8_t)planes[64 * chunk + 4 * row + byte];
@@ -29,14 +42,14 @@ static int spelled(int type, const uint8_t *tile, int row, int k)
 
 static void layout_codes(void)
 {
-    static const int types[] = { Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S };
+    static const int types[] = { Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S, Q_P6, Q_P5 };
     enum { K = 384 };
     static _Alignas(64) uint8_t group[16384];
     static float want[K], got[K], y[16];
     static uint8_t mem[1 << 16];
     q_kern ref;
     q_kern_make(&ref, "ref");
-    for (int t = 0; t < 5; t++) {
+    for (int t = 0; t < 7; t++) {
         const q_typeinfo *info = q_type_info(types[t]);
         const size_t n = q_group_bytes(types[t], K);
         for (size_t i = 0; i < n; i++) group[i] = pattern(i);
@@ -51,7 +64,7 @@ static void layout_codes(void)
             q_decode_row(types[t], got, group, r, K);
             for (int k = 0; k < K; k++) {
                 const uint8_t *tile = group + 64 + (size_t)(k / info->tile_k * info->tile_bytes);
-                const int j = k % info->tile_k, per = types[t] == Q_N4S ? 32 : 16;
+                const int j = k % info->tile_k, per = info->tile_k / 4;
                 const int s = (int8_t)tile[16 * (j / per) + r];
                 want[k] = 0x1p-10f * (float)(1 + r) * (float)(s * spelled(types[t], tile, r, j));
             }
@@ -113,18 +126,23 @@ static void layout_floats(void)
 static void round_trip(void)
 {
     enum { K = 256 };
-    static const int types[] = { Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S };
+    static const int types[] = { Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S, Q_P6, Q_P5 };
     static float w[16 * K], v[K];
     static _Alignas(64) uint8_t out[8192];
     q_kern kern;
     q_kern_make(&kern, NULL);
     uint32_t z = 12345;
-    for (int t = 0; t < 5; t++) {
+    for (int t = 0; t < 7; t++) {
+        int point = 0;
         for (int i = 0; i < 16 * K; i++) {
             z = z * 1664525u + 1013904223u;
             const int c = (int)(z >> 24),
                       first = i % 16 == 0; /* the end of the grid occurs in each block */
-            const int g = types[t] == Q_L8   ? (first ? 127 : c % 255 - 127)
+            /* Pairs: (30, 0) of P6 and (31, -3) of P5 have the largest x. */
+            if (i % 2 == 0) point = types[t] == Q_P6 ? (first ? 63 : c % 64) : first ? 31 : c % 32;
+            const int g = types[t] == Q_P6 ? q_points_p6[i % 2][point]
+                          : types[t] == Q_P5 ? q_points_p5[i % 2][point]
+                          : types[t] == Q_L8   ? (first ? 127 : c % 255 - 127)
                           : types[t] == Q_L6 ? (first ? -32 : c % 64 - 32)
                           : types[t] == Q_N5 ? q_grid_n5[first ? 0 : c % 32]
                                              : q_grid_n4[first ? 0 : c % 16];
@@ -302,9 +320,9 @@ static void rope(void)
 
 static void types(void)
 {
-    static const int known[] = { Q_F32, Q_F16, Q_BF16, Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S };
-    static const double bits[] = { 32, 16, 16, 8.5, 6.5, 5.5, 4.5, 4.25 };
-    for (int i = 0; i < 8; i++) {
+    static const int known[] = { Q_F32, Q_F16, Q_BF16, Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S, Q_P6, Q_P5 };
+    static const double bits[] = { 32, 16, 16, 8.5, 6.5, 5.5, 4.5, 4.25, 3.25, 2.75 };
+    for (int i = 0; i < 10; i++) {
         const q_typeinfo *t = q_type_info(known[i]);
         T_OK(t && t->known && q_type_by_name(t->name) == t, "type %d", known[i]);
         T_OK(t->tile_bytes * 8 == bits[i] * 16 * t->tile_k, "%s: bits per weight", t->name);
@@ -317,12 +335,8 @@ static void types(void)
         T_OK(q_matrix_bytes(known[i], UINT64_MAX, INT32_MAX) == UINT64_MAX, "%s: sizes do not wrap",
              t->name);
     }
-    static const int reserved[] = { Q_N3, Q_P6, Q_P5 };
-    for (int i = 0; i < 3; i++) {
-        const q_typeinfo *t = q_type_info(reserved[i]);
-        T_OK(t && !t->known && q_group_bytes(reserved[i], 64) == 0, "reserved type %d",
-             reserved[i]);
-    }
+    const q_typeinfo *n3 = q_type_info(Q_N3);
+    T_OK(n3 && !n3->known && q_group_bytes(Q_N3, 64) == 0, "a reserved type");
     T_OK(!q_type_info(3) && !q_type_info(-1) && !q_type_by_name("q4_0"),
          "ids and names never assigned");
 }
@@ -359,7 +373,7 @@ static void levels(void)
              (double)a.smmla);
     T_OK(q_kern_make(&b, "auto") && q_kern_make(&b, ""), "auto");
     T_OK(!q_kern_make(&b, "sse9"), "a level of no CPU");
-    T_OK(!q_gemm_for(&a, Q_P5).a8 && !q_gemm_for(&a, Q_P5).f, "no product for a reserved type");
+    T_OK(!q_gemm_for(&a, Q_N3).a8 && !q_gemm_for(&a, Q_N3).f, "no product for a reserved type");
     T_OK(q_gemm_for(&a, Q_N4).a8 && q_gemm_for(&a, Q_F32).f, "products");
 }
 

@@ -22,7 +22,8 @@ static made_spec some_model(void)
         { 7, 1, 8 }, { 6, 2, 48 }, { 3, 3, 20 }, { 8, 1, 64 }, { 2, 1, 136 }, { 1, 1, 256 },
         { 65, 1, 4 }, { 4, 2, 128 }
     };
-    static const int types[] = { Q_F32, Q_F16, Q_BF16, Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S };
+    static const int types[] = { Q_F32, Q_F16, Q_BF16, Q_L8, Q_L6,
+                                  Q_N5,  Q_N4,  Q_N4S,  Q_P6, Q_P5 };
     const uint32_t h = below(sizeof heads / sizeof heads[0]);
     made_spec s = { .arch = VAQ_QWEN2 + below(3),
                     .n_layer = 1 + below(3),
@@ -33,8 +34,8 @@ static made_spec some_model(void)
                     .inter = 1 + below(200),
                     .n_vocab = 2 + below(90),
                     .ctx = CTX,
-                    .type = types[below(8)],
-                    .v_type = below(2) ? types[below(8)] : 0,
+                    .type = types[below(10)],
+                    .v_type = below(2) ? types[below(10)] : 0,
                     .seed = seed };
     s.n_ids = 1 + below(s.n_vocab);
     s.flags = (below(2) ? VAQ_F_TIED : 0) | (below(2) ? VAQ_F_ROPE_PAIRS : 0);

@@ -157,11 +157,11 @@ static void fetches(const char *path)
 int main(void)
 {
     static const struct { int type; const char *name; } types[] = {
-        { Q_L8, "l8" }, { Q_N4, "n4" }
+        { Q_L8, "l8" }, { Q_N4, "n4" }, { Q_P6, "p6" }, { Q_P5, "p5" }
     };
     const char *quick = getenv("VQ_QUICK");
     char path[256];
-    for (int i = 0; i < (quick && *quick ? 1 : 2); i++) {
+    for (int i = 0; i < (quick && *quick ? 1 : 4); i++) {
         if (temp_convert(path, FOLDER, types[i].type, false, false)) return 1;
         same_bits(path, types[i].name);
         if (i == 0) fetches(path);

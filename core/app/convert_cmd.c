@@ -16,14 +16,15 @@ typedef struct convert_opts {
 } convert_opts;
 
 /* As the choices of --type are ordered; the first is auto. */
-static const int types[] = { -1, Q_F32, Q_BF16, Q_F16, Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S };
+static const int types[] = { -1, Q_F32, Q_BF16, Q_F16, Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S,
+                             Q_P6, Q_P5 };
 
 static const args_opt options[] = {
     { ARGS_TEXT, "-o", "OUT.vaq", offsetof(convert_opts, out), 0, 0, NULL,
       "the container to make" },
     { ARGS_CHOICE, "--type", "TYPE", offsetof(convert_opts, type), 0, 0,
-      "auto|f32|bf16|f16|l8|l6|n5|n4|n4s",
-      "of all matrices: f32 bf16 f16 l8 l6 n5 n4 n4s, or auto" },
+      "auto|f32|bf16|f16|l8|l6|n5|n4|n4s|p6|p5",
+      "of matrices: f32 bf16 f16 l8 l6 n5 n4 n4s p6 p5 auto" },
     { ARGS_TEXT, "--recipe", "FILE", offsetof(convert_opts, recipe), 0, 0, NULL,
       "a type for each matrix; --type for those it leaves out" },
     { ARGS_SIZE, "--size", "SIZE", offsetof(convert_opts, size), 1, 1e15, NULL,
@@ -185,7 +186,7 @@ const app_verb app_verb_convert = {
     "SRC: a Hugging Face folder, a .safetensors beside its config.json, or a .gguf.\n"
     "auto: N4 (4.5 bits); L6 for head, first and last layers; L8 for the embedding.\n"
     "What comes quantised goes to the type nearest to its own; `info` tells which.\n"
-    "R1 itself: experts N4, N5 and L6, all else L6 and L8; its router is F32 always.\n"
+    "R1 itself: experts P6, N4s and N4, all else L6 and L8; its router is F32 always.\n"
     "A recipe has rules like `v,o,down 0-3,27 l6`, the last that fits decides;\n"
     "--dry-run prints that of what would be made.\n"
     "Stopped in any way, it goes on when called again the same, to the same bytes.\n"

@@ -125,7 +125,7 @@ INLINE void panel_unpack(int type, panel_quad (*q)[PANEL_TILES], const uint8_t *
                     vst1q_s8(p->w[2 * b + 1][j], w.hi[j]);
                 }
             }
-            const int step = type == Q_N4S ? 2 : 1; /* sub-blocks of a sub-scale */
+            const int step = wide(type) ? 2 : 1; /* sub-blocks of a sub-scale */
             UNROLL
             for (int i = 0; i < 4; i += step) {
                 int32x4_t e = tile_scale(scales + 16 * (i / step), quad, 4);
@@ -149,9 +149,9 @@ INLINE int32x4_t panel_z(int type, const panel_quad *p, const int8_t *q)
         UNROLL
         for (int j = 0; j < 4; j++) w[j] = vld1q_s8(p->w[s][j]);
         sum = sdot16(sum, w, tile_act_load(q + 16 * s));
-        if (type == Q_N4S && s % 2 == 0) continue;
-        const int32x4_t e = vld1q_s32(p->e[type == Q_N4S ? s - 1 : s]);
-        const bool first = s == 0 || (s == 1 && type == Q_N4S);
+        if (wide(type) && s % 2 == 0) continue;
+        const int32x4_t e = vld1q_s32(p->e[wide(type) ? s - 1 : s]);
+        const bool first = s == 0 || (s == 1 && wide(type));
         z = first ? vmulq_s32(sum, e) : vmlaq_s32(z, sum, e);
         keep_apart(&z, &sum);
     }
@@ -166,7 +166,7 @@ INLINE int32x4_t panel_z(int type, const panel_quad *p, const int8_t *q)
             w.hi[j] = vld1q_s8(p->w[2 * b + 1][j]);
         }
         const int32x4_t s0 = vld1q_s32(p->e[2 * b]);
-        const int32x4_t s1 = type == Q_N4S ? s0 : vld1q_s32(p->e[2 * b + 1]);
+        const int32x4_t s1 = wide(type) ? s0 : vld1q_s32(p->e[2 * b + 1]);
         z = tile_dot(kind, z, &w, tile_act_load(q + 32 * b), tile_act_load(q + 32 * b + 16), s0, s1,
                      NULL);
     }

@@ -52,13 +52,13 @@ INLINE void tile_mm(int type, int R, int P, int32x4_t *z, const uint8_t *planes,
     for (int i = 0; i < 2 * R * P; i++) z[i] = vdupq_n_s32(0);
     UNROLL
     for (int b = 0; b < 2; b++) {
-        const int8_t *s = scales + (type == Q_N4S ? 16 : 32) * b + 4 * quad;
+        const int8_t *s = scales + (wide(type) ? 16 : 32) * b + 4 * quad;
         UNROLL
         for (int r = 0; r < R; r++) {
             const tile_block w = tile_signed(type, tile_unpack(type, planes, b, quad + r));
             const rows2 lo = pair_rows(w.lo), hi = pair_rows(w.hi);
             const int32x4_t s0 = tile_scale(s, r, R);
-            const int32x4_t s1 = type == Q_N4S ? s0 : tile_scale(s + 16, r, R);
+            const int32x4_t s1 = wide(type) ? s0 : tile_scale(s + 16, r, R);
             UNROLL
             for (int p = 0; p < P; p++) {
                 const int8_t *a = q + 128 * p + 32 * b;
@@ -68,7 +68,7 @@ INLINE void tile_mm(int type, int R, int P, int32x4_t *z, const uint8_t *planes,
                     const int32x4_t e0 = h ? vzip2q_s32(s0, s0) : vzip1q_s32(s0, s0);
                     const int32x4_t e1 = h ? vzip2q_s32(s1, s1) : vzip1q_s32(s1, s1);
                     int32x4_t d = smmla16(vdupq_n_s32(0), &lo, h, a);
-                    if (type != Q_N4S) {
+                    if (!wide(type)) {
                         *sum = vmlaq_s32(*sum, d, e0);
                         d = vdupq_n_s32(0);
                     }
@@ -190,9 +190,9 @@ INLINE void mm_unpack(int type, mm_quad (*q)[PANEL_TILES], const uint8_t *group,
             for (int b = 0; b < 2; b++) {
                 const tile_block w = tile_signed(type, tile_unpack(type, planes, b, quad));
                 const rows2 lo = pair_rows(w.lo), hi = pair_rows(w.hi);
-                const int8_t *s = scales + (type == Q_N4S ? 16 : 32) * b;
+                const int8_t *s = scales + (wide(type) ? 16 : 32) * b;
                 int32x4_t e1 = tile_scale(s, quad, 4), e0 = e1;
-                if (type != Q_N4S) {
+                if (!wide(type)) {
                     e1 = tile_scale(s + 16, quad, 4);
                     e0 = vsubq_s32(e0, e1);
                 }
@@ -202,7 +202,7 @@ INLINE void mm_unpack(int type, mm_quad (*q)[PANEL_TILES], const uint8_t *group,
                     vst1q_s8(p->w[2 * b][h][1], lo.k8[h]);
                     vst1q_s8(p->w[2 * b + 1][h][0], hi.k0[h]);
                     vst1q_s8(p->w[2 * b + 1][h][1], hi.k8[h]);
-                    if (type != Q_N4S)
+                    if (!wide(type))
                         vst1q_s32(p->e[2 * b][h], h ? vzip2q_s32(e0, e0) : vzip1q_s32(e0, e0));
                     vst1q_s32(p->e[2 * b + 1][h], h ? vzip2q_s32(e1, e1) : vzip1q_s32(e1, e1));
                 }
@@ -260,9 +260,9 @@ INLINE void mm_run(int type, float *f, const mm_quad *w, int nt, const mm_acts *
                         const int8_t(*line)[16] = w->w[2 * b + s][h];
                         sum = vmmlaq_s32(sum, vld1q_s8(line[0]), vld1q_s8(q[2 * s]));
                         sum = vmmlaq_s32(sum, vld1q_s8(line[1]), vld1q_s8(q[2 * s + 1]));
-                        if (type == Q_N4S && s == 0) continue;
+                        if (wide(type) && s == 0) continue;
                         const int32x4_t e = vld1q_s32(w->e[2 * b + s][h]);
-                        const bool first = b == 0 && (s == 0 || type == Q_N4S);
+                        const bool first = b == 0 && (s == 0 || wide(type));
                         *to = first ? vmulq_s32(sum, e) : vmlaq_s32(*to, sum, e);
                         keep_apart(to, &sum);
                     }
@@ -353,6 +353,18 @@ static void gemm_n4s_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, co
     gemm_mm(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
 }
 
+static void gemm_p6_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                                 int m0, int m, void *tmp)
+{
+    gemm_mm(Q_P6, y, ldy, w, n, x, m0, m, tmp);
+}
+
+static void gemm_p5_a8_16x8_i8mm(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                                 int m0, int m, void *tmp)
+{
+    gemm_mm(Q_P5, y, ldy, w, n, x, m0, m, tmp);
+}
+
 bool q_fill_gemm_i8mm(q_kern *t)
 {
     t->gemm_l8 = gemm_l8_a8_16x8_i8mm;
@@ -360,6 +372,8 @@ bool q_fill_gemm_i8mm(q_kern *t)
     t->gemm_n5 = gemm_n5_a8_16x8_i8mm;
     t->gemm_n4 = gemm_n4_a8_16x8_i8mm;
     t->gemm_n4s = gemm_n4s_a8_16x8_i8mm;
+    t->gemm_p6 = gemm_p6_a8_16x8_i8mm;
+    t->gemm_p5 = gemm_p5_a8_16x8_i8mm;
     return true;
 }
 

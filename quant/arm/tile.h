@@ -23,11 +23,51 @@ typedef struct tile_block { int8x16_t lo[4], hi[4]; } tile_block; /* 4 rows x 32
  * starts at -32 * sum(a) (nsum has minus the sum); in int16 the unsigned products would wrap. */
 #define TILE_L6_OFFSET 32
 
+/* One sub-scale per 32 k, two tiles of 64 k on disk in one.  Unpacked, all of these are N4s. */
+INLINE bool wide(int type) { return type == Q_N4S || type == Q_P6 || type == Q_P5; }
+
+/* x or y of 16 points: t is where theirs begin. */
+INLINE int8x16_t tile_points(int type, const int8_t *t, uint8x16_t code)
+{
+    if (type == Q_P5) {
+        const int8x16x2_t two = { { vld1q_s8(t), vld1q_s8(t + 16) } };
+        return vqtbl2q_s8(two, code);
+    }
+    const int8x16x4_t four = { { vld1q_s8(t), vld1q_s8(t + 16), vld1q_s8(t + 32),
+                                 vld1q_s8(t + 48) } };
+    return vqtbl4q_s8(four, code);
+}
+
+/* The same for pairs: p at the planes of 64 k and the first of 4 rows.  Run j = 0..3 of the block
+ * is line j, low nibbles in block 0, and gives chunks 2j and 2j + 1. */
+INLINE tile_block tile_unpack_pairs(int type, const uint8_t *p, int b)
+{
+    const int8_t *x = type == Q_P6 ? q_points_p6[0] : q_points_p5[0];
+    const int8_t *y = type == Q_P6 ? q_points_p6[1] : q_points_p5[1];
+    const uint8x16_t low = vdupq_n_u8(0x0f);
+    tile_block w;
+    UNROLL
+    for (int j = 0; j < 4; j++) {
+        const int run = 4 * b + j, at = type == Q_P6 ? run & 6 : run; /* of the high bits */
+        const uint8x16_t l = vld1q_u8(p + 64 * j);
+        uint8x16_t h = vld1q_u8(p + 256 + (type == Q_P6 ? 64 * (j & 1) : 0));
+        h = vshlq_u8(h, vdupq_n_s8((int8_t)(4 - at)));
+        h = vandq_u8(h, vdupq_n_u8(type == Q_P6 ? 0x30 : 0x10));
+        const uint8x16_t code = b ? vsriq_n_u8(h, l, 4) : vbslq_u8(low, l, h);
+        const int8x16_t u = tile_points(type, x, code), v = tile_points(type, y, code);
+        int8x16_t *o = j < 2 ? w.lo : w.hi;
+        o[2 * (j & 1)] = vzip1q_s8(u, v);
+        o[2 * (j & 1) + 1] = vzip2q_s8(u, v);
+    }
+    return w;
+}
+
 /* Block b (0, 1) of rows 4*quad..4*quad+3 of a 64-k tile. */
 INLINE tile_block tile_unpack(int type, const uint8_t *planes, int b, int quad)
 {
     const uint8_t *p = planes + 16 * quad;
     tile_block w;
+    if (type == Q_P6 || type == Q_P5) return tile_unpack_pairs(type, p, b);
     if (type == Q_L8) {
         UNROLL
         for (int j = 0; j < 4; j++) {
@@ -139,7 +179,7 @@ INLINE int32x4_t tile_dot(int type, int32x4_t z, const tile_block *w, tile_act a
         i0 = vshlq_n_s32(vld1q_dup_s32(ns), 5); /* * TILE_L6_OFFSET */
         i1 = vshlq_n_s32(vld1q_dup_s32(ns + 1), 5);
     }
-    if (type == Q_N4S) return vmlaq_s32(z, sdot16(sdot16(i0, w->lo, a0), w->hi, a1), s0);
+    if (wide(type)) return vmlaq_s32(z, sdot16(sdot16(i0, w->lo, a0), w->hi, a1), s0);
     z = vmlaq_s32(z, sdot16(i0, w->lo, a0), s0);
     return vmlaq_s32(z, sdot16(i1, w->hi, a1), s1);
 }
@@ -230,7 +270,7 @@ INLINE int32x4_t tile_dot(int type, int32x4_t z, const tile_block *w, tile_act a
                           int32x4_t s0, int32x4_t s1, const int32_t *ns)
 {
     (void)ns; /* the codes are signed */
-    if (type == Q_N4S) return vmlaq_s32(z, smlal32(w, a0, a1), s0);
+    if (wide(type)) return vmlaq_s32(z, smlal32(w, a0, a1), s0);
     if (type == Q_L8) {
         z = vmlaq_s32(z, smlal16_l8(w->lo, a0), s0);
         return vmlaq_s32(z, smlal16_l8(w->hi, a1), s1);
@@ -253,7 +293,9 @@ INLINE const uint8_t *tile_planes(int type, const uint8_t *p, int t)
     case Q_L6: return p + (size_t)t * 832 + 64;
     case Q_N5: return p + (size_t)t * 704 + 64;
     case Q_N4: return p + (size_t)t * 576 + 64;
-    default: return p + (size_t)(t >> 1) * 1088 + 64 + 512 * (t & 1); /* N4s: two on disk in one */
+    case Q_P6: return p + (size_t)(t >> 1) * 832 + 64 + 384 * (t & 1); /* two on disk in one */
+    case Q_P5: return p + (size_t)(t >> 1) * 704 + 64 + 320 * (t & 1);
+    default: return p + (size_t)(t >> 1) * 1088 + 64 + 512 * (t & 1);
     }
 }
 
@@ -264,6 +306,8 @@ INLINE const int8_t *tile_scales(int type, const uint8_t *p, int t)
     case Q_L6: return (const int8_t *)(p + (size_t)t * 832);
     case Q_N5: return (const int8_t *)(p + (size_t)t * 704);
     case Q_N4: return (const int8_t *)(p + (size_t)t * 576);
+    case Q_P6: return (const int8_t *)(p + (size_t)(t >> 1) * 832 + 32 * (t & 1));
+    case Q_P5: return (const int8_t *)(p + (size_t)(t >> 1) * 704 + 32 * (t & 1));
     default: return (const int8_t *)(p + (size_t)(t >> 1) * 1088 + 32 * (t & 1));
     }
 }
@@ -277,14 +321,14 @@ INLINE void tile_z(int type, int R, int M, int32x4_t *z, const uint8_t *planes,
     for (int i = 0; i < R * M; i++) z[i] = vdupq_n_s32(0);
     UNROLL
     for (int b = 0; b < 2; b++) {
-        /* sub-scale lines: N4s has one for each 32 k, the others two */
-        const int8_t *s = scales + (type == Q_N4S ? 16 : 32) * b + 4 * quad;
+        /* sub-scale lines: one for each 32 k, or two */
+        const int8_t *s = scales + (wide(type) ? 16 : 32) * b + 4 * quad;
         UNROLL
         for (int r = 0; r < R; r++) {
             tile_block w = tile_unpack(type, planes, b, quad + r);
             if (!TILE_SDOT) w = tile_signed(type, w);
             const int32x4_t s0 = tile_scale(s, r, R);
-            const int32x4_t s1 = type == Q_N4S ? s0 : tile_scale(s + 16, r, R);
+            const int32x4_t s1 = wide(type) ? s0 : tile_scale(s + 16, r, R);
             UNROLL
             for (int m = 0; m < M; m++) {
                 const tile_act a0 = tile_act_load(q + 64 * m + 32 * b);

@@ -229,7 +229,8 @@ void qc_weights(qc *c, int type, void *w, int rows, int k, int fill, bool positi
                 tile[i] = (uint8_t)(positive && s < 0 ? -s : s);
             }
             for (int i = 64; i < info->tile_bytes; i++) {
-                /* Zero is code 8 of N4; code 32 of L6: low plane 0, high plane 2.  N5 has none. */
+                /* Zero is code 8 of N4; code 32 of L6: low plane 0, high plane 2.  Others have
+                 * none. */
                 const uint8_t zero = type != Q_L6 ? 0x88 : i < 64 + 512 ? 0 : 0xaa;
                 tile[i] = type == Q_L8 ? code8(c, fill) : code_bits(c, fill, zero);
             }

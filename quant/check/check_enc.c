@@ -3,8 +3,8 @@
 #include "quant/encode.h"
 #include "quant/scalar.h"
 
-enum { N_TYPES = 5 };
-static const int types[N_TYPES] = { Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S };
+enum { N_TYPES = 7 };
+static const int types[N_TYPES] = { Q_L8, Q_L6, Q_N5, Q_N4, Q_N4S, Q_P6, Q_P5 };
 
 /* Rows of very different sizes, none beyond what a float can hold. */
 static float *rows(qc *c, int nrows, int k, size_t ld, int fill)

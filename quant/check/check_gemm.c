@@ -67,6 +67,8 @@ void qc_gemm_l6(qc *c) { check_a8(c, Q_L6); }
 void qc_gemm_n5(qc *c) { check_a8(c, Q_N5); }
 void qc_gemm_n4(qc *c) { check_a8(c, Q_N4); }
 void qc_gemm_n4s(qc *c) { check_a8(c, Q_N4S); }
+void qc_gemm_p6(qc *c) { check_a8(c, Q_P6); }
+void qc_gemm_p5(qc *c) { check_a8(c, Q_P5); }
 
 static float *float_acts(qc *c, int m, int k, size_t ldx, int fill)
 {

@@ -58,6 +58,26 @@ Q_INLINE v16i v16i_load_s8(const int8_t *p)
 {
     return (v16i){ _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)) };
 }
+/* The 32 bits at each p + i. */
+Q_INLINE v16i v16i_gather(const int16_t *p, v16i i)
+{
+    return (v16i){ _mm512_i32gather_epi32(i.v, p, 2) };
+}
+/* a * n, both within 16 bits. */
+Q_INLINE v16i v16i_mul16(v16i a, int n)
+{
+    return (v16i){ _mm512_madd_epi16(a.v, _mm512_set1_epi32(n)) };
+}
+/* Signed byte b of each lane. */
+Q_INLINE v16i v16i_byte(v16i a, const int b)
+{
+    return (v16i){ _mm512_srai_epi32(_mm512_slli_epi32(a.v, (unsigned)(24 - 8 * b)), 24) };
+}
+/* Lanes where a > b take x, else y. */
+Q_INLINE v16i v16i_where_gt(v16f a, v16f b, v16i x, v16i y)
+{
+    return (v16i){ _mm512_mask_mov_epi32(y.v, _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), x.v) };
+}
 Q_INLINE v16i v16i_nonzero(v16i x)
 {
     return (v16i){ _mm512_movm_epi32(_mm512_test_epi32_mask(x.v, x.v)) };
@@ -260,6 +280,27 @@ Q_INLINE v16i v16i_load_s8(const int8_t *p)
     const __m128i b = _mm_loadu_si128((const __m128i *)p);
     return (v16i){ _mm256_cvtepi8_epi32(b), _mm256_cvtepi8_epi32(_mm_srli_si128(b, 8)) };
 }
+Q_INLINE v16i v16i_gather(const int16_t *p, v16i i)
+{
+    return (v16i){ _mm256_i32gather_epi32((const int *)(const void *)p, i.a, 2),
+                   _mm256_i32gather_epi32((const int *)(const void *)p, i.b, 2) };
+}
+Q_INLINE v16i v16i_mul16(v16i a, int n)
+{
+    const __m256i m = _mm256_set1_epi32(n);
+    return (v16i){ _mm256_madd_epi16(a.a, m), _mm256_madd_epi16(a.b, m) };
+}
+Q_INLINE v16i v16i_byte(v16i a, const int b)
+{
+    return (v16i){ _mm256_srai_epi32(_mm256_slli_epi32(a.a, 24 - 8 * b), 24),
+                   _mm256_srai_epi32(_mm256_slli_epi32(a.b, 24 - 8 * b), 24) };
+}
+Q_INLINE v16i v16i_where_gt(v16f a, v16f b, v16i x, v16i y)
+{
+    const v16f r = v16f_where_gt(a, b, (v16f){ _mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b) },
+                                 (v16f){ _mm256_castsi256_ps(y.a), _mm256_castsi256_ps(y.b) });
+    return (v16i){ _mm256_castps_si256(r.a), _mm256_castps_si256(r.b) };
+}
 Q_INLINE v16i v16i_nonzero(v16i x)
 {
     const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi32(-1);
@@ -453,7 +494,7 @@ typedef struct enc_block {
 
 /* Kinds of formats, by the points of their grid.  The search, where the time goes, has its own code
  * for each; everything else asks as it goes (ANY), which keeps the program small. */
-enum { ANY = -1, LINEAR = 0, GRID16 = 16, GRID32 = 32 };
+enum { ANY = -1, LINEAR = 0, PAIRS = 2, GRID16 = 16, GRID32 = 32 };
 
 typedef struct enc_pass {
     const q_enc *in;
@@ -472,7 +513,7 @@ static void pass_init(enc_pass *o, const q_enc *in)
 }
 
 /* Source weights of 16 k from k0, k-major; zeros where there are none. */
-Q_INLINE void load16(v16f w[16], const q_enc *in, int k0)
+static void __attribute__((noinline)) load16(v16f w[16], const q_enc *in, int k0)
 {
     const int left = in->k - k0 < 16 ? (in->k > k0 ? in->k - k0 : 0) : 16;
     const float *p = in->src + k0;
@@ -499,9 +540,36 @@ static void __attribute__((noinline)) load_block(enc_block *b, const enc_pass *o
     for (int i = 0; !b->plain && i < sub; i++) b->imp[i] = q_enc_imp(in, k0 + i);
 }
 
+/* x, y held within lo..hi; what is not a number becomes lo. */
+Q_INLINE v16f within(v16f x, float lo, float hi)
+{
+    return v16_min(v16_max(x, v16_set1(lo)), v16_set1(hi));
+}
+
+/* x and y of the points that the table has for the pair (w[0], w[1]) * inv; far: the pair may lie
+ * outside of it. */
+Q_INLINE void table_point(v16f g[2], const enc_pass *o, const v16f w[2], v16f inv, bool far)
+{
+    const float lo = -Q_ENC_CELL, hi = Q_ENC_CELL - 1;
+    v16f x = v16_mul(w[0], inv), y = v16_mul(w[1], inv);
+    if (far) {
+        x = within(x, lo, hi);
+        y = within(y, lo, hi);
+    }
+    const v16i at = v16i_add(v16i_mul16(v16_rne(x), q_enc_cell(1, 0)), v16_rne(y));
+    const v16i e = v16i_gather(q_enc_middle(o->in), at);
+    g[0] = v16_float(v16i_byte(e, 0));
+    g[1] = v16_float(v16i_byte(e, 1));
+}
+
 /* Grid values nearest to w * inv for 4 k. */
 Q_INLINE void nearest4(v16f g[4], const enc_pass *o, const v16f w[4], v16f inv, int kind, bool far)
 {
+    if (kind == PAIRS) {
+        table_point(g, o, w, inv, far);
+        table_point(g + 2, o, w + 2, inv, far);
+        return;
+    }
     if (kind != LINEAR) {
         enc_grid4(g, w, inv, &o->table, kind == GRID32, far);
         return;
@@ -517,7 +585,8 @@ Q_INLINE void nearest4(v16f g[4], const enc_pass *o, const v16f w[4], v16f inv, 
 static void __attribute__((noinline)) nearest_any(v16f g[4], const enc_pass *o, const v16f w[4],
                                                   v16f inv)
 {
-    if (!o->in->grid) nearest4(g, o, w, inv, LINEAR, true);
+    if (o->in->n_point) nearest4(g, o, w, inv, PAIRS, true);
+    else if (!o->in->grid) nearest4(g, o, w, inv, LINEAR, true);
     else if (o->in->n_grid == GRID16) nearest4(g, o, w, inv, GRID16, true);
     else nearest4(g, o, w, inv, GRID32, true);
 }
@@ -648,6 +717,64 @@ static void put_chunk(int type, uint8_t *planes, int c, v16i codes)
     v16i_store(line, v16i_or(v16i_load(line), v16i_shl(high, bit)));
 }
 
+/* Adds the error of weights w, written as stored * s * g, and their squares. */
+Q_INLINE void add_error(v16d *err, v16d *sum, v16f w, v16f stored, v16f s, v16f g)
+{
+    /* s * g is exact; in a missing row all is 0 */
+    const v16d v = v16_double(v16_mul(stored, v16_mul(s, g)));
+    const v16d x = v16_double(w), d = v16d_sub(x, v);
+    *err = v16d_add(*err, v16d_mul(d, d));
+    *sum = v16d_add(*sum, v16d_mul(x, x));
+}
+
+/* Codes of the pair (w[0], w[1]) * inv: see nearest_points in ref_encode.c. */
+static v16i __attribute__((noinline)) nearest_points(const q_enc *in, const v16f w[2], v16f inv,
+                                                     const float imp[2])
+{
+    const v16f x = within(v16_mul(w[0], inv), -Q_ENC_FAR, Q_ENC_FAR);
+    const v16f y = within(v16_mul(w[1], inv), -Q_ENC_FAR, Q_ENC_FAR);
+    const v16f a = v16_mul(v16_set1(imp[0]), x), b = v16_mul(v16_set1(imp[1]), y);
+    v16f best = v16_set1(-Q_ENC_FAR * Q_ENC_FAR);
+    v16i code = v16i_set1(0);
+    for (int i = 0; i < in->n_point; i++) {
+        const float px = in->px[i], py = in->py[i];
+        const float own = px * px * 0.5f * imp[0] + py * py * 0.5f * imp[1];
+        const v16f s = v16_sub(v16_add(v16_mul(a, v16_set1(px)), v16_mul(b, v16_set1(py))),
+                               v16_set1(own));
+        code = v16i_where_gt(s, best, v16i_set1(i), code);
+        best = v16f_where_gt(s, best, s, best);
+    }
+    return code;
+}
+
+/* As pack_block, for pairs. */
+static void pack_points(const enc_pass *o, uint8_t *tile, int t, int i, v16f scale, v16f stored,
+                        v16d *err, v16d *sum)
+{
+    const q_enc *in = o->in;
+    const int k0 = (t * Q_ENC_SUBS + i) * in->sub;
+    const v16i s8 = v16i_load_s8((const int8_t *)tile + Q_ROWS * i), some = v16i_nonzero(s8);
+    const v16f s = v16_float(s8), inv = reciprocal(v16_mul(scale, s));
+    for (int j = 0; j < in->sub; j += 16) {
+        v16f w[16], n[2];
+        load16(w, in, k0 + j);
+        for (int k = 0; k < 16; k += 2) {
+            const int at = k0 + j + k;
+            const float imp[2] = { q_enc_imp(in, at), q_enc_imp(in, at + 1) };
+            for (int l = 0; l < 2; l++) n[l] = v16_mul(v16_mul(w[k + l], o->mul), o->mul2);
+            const v16i code = v16i_and(nearest_points(in, n, inv, imp), some);
+            const v16i point = v16i_gather(in->point, code);
+            int32_t c[Q_ROWS];
+            v16i_store(c, code);
+            for (int r = 0; r < Q_ROWS; r++)
+                q_enc_put_point(in->type, tile, i * in->sub + j + k, r, c[r]);
+            if (at < in->k) add_error(err, sum, w[k], stored, s, v16_float(v16i_byte(point, 0)));
+            if (at + 1 < in->k)
+                add_error(err, sum, w[k + 1], stored, s, v16_float(v16i_byte(point, 1)));
+        }
+    }
+}
+
 static void pack_block(const enc_pass *o, uint8_t *tile, int t, int i, v16f scale, v16f stored,
                          v16d *err, v16d *sum)
 {
@@ -665,13 +792,8 @@ static void pack_block(const enc_pass *o, uint8_t *tile, int t, int i, v16f scal
             const int at = i * sub + j + k; /* in the tile */
             put_chunk(in->type, tile + 64 + 512 * (at / Q_TILE), at % Q_TILE / 4,
                       v16i_and(codes, some));
-            for (int l = 0; l < 4 && k0 + j + k + l < in->k; l++) {
-                /* s * g is exact; in a missing row all is 0 */
-                const v16d v = v16_double(v16_mul(stored, v16_mul(s, g[l])));
-                const v16d x = v16_double(w[k + l]), d = v16d_sub(x, v);
-                *err = v16d_add(*err, v16d_mul(d, d));
-                *sum = v16d_add(*sum, v16d_mul(x, x));
-            }
+            for (int l = 0; l < 4 && k0 + j + k + l < in->k; l++)
+                add_error(err, sum, w[k + l], stored, s, g[l]);
         }
     }
 }
@@ -690,6 +812,7 @@ static void enc_fit_v16(const q_enc *in, uint8_t *tiles, float top[16])
         for (int i = 0; i < Q_ENC_SUBS; i++) {
             load_block(&b, &o, (t * Q_ENC_SUBS + i) * in->sub);
             const v16f sigma = !b.plain                ? fit_any(&o, &b)
+                               : in->n_point           ? fit_block(&o, &b, PAIRS)
                                : !in->grid             ? fit_block(&o, &b, LINEAR)
                                : in->n_grid == GRID16  ? fit_block(&o, &b, GRID16)
                                                        : fit_block(&o, &b, GRID32);
@@ -728,8 +851,10 @@ static void enc_pack_v16(const q_enc *in, uint8_t *tiles, const float scale[16],
     for (int t = 0; t < in->n_tile; t++) {
         uint8_t *tile = tiles + (size_t)t * in->tile_bytes;
         memset(tile + 64, 0, in->tile_bytes - 64);
-        for (int i = 0; i < Q_ENC_SUBS; i++)
-            pack_block(&o, tile, t, i, v16_load(scale), v16_load(stored), &e, &s);
+        for (int i = 0; i < Q_ENC_SUBS; i++) {
+            if (in->n_point) pack_points(&o, tile, t, i, v16_load(scale), v16_load(stored), &e, &s);
+            else pack_block(&o, tile, t, i, v16_load(scale), v16_load(stored), &e, &s);
+        }
     }
     v16d_store(err, e);
     v16d_store(sum, s);

@@ -11,12 +11,6 @@
 #include "quant/x86/panel_avx2.h"
 #include "quant/x86/tile_avx2.h"
 
-/* Tiles of 64 k that a matrix of this type has for these activations: N4s always whole pairs. */
-Q_INLINE int tiles_of(const int type, const q_acts *x)
-{
-    return type == Q_N4S ? (x->kt + 1) / 2 * 2 : x->kt;
-}
-
 Q_INLINE void store_rows(float *y, __m256 lo, __m256 hi, int rows)
 {
     v16_store_n(y, (v16f){ lo, hi }, rows);
@@ -32,7 +26,7 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
     const size_t stride = (size_t)x->M;
     const int8_t *q = x->q + 64 * (size_t)m0;
     const float *d = x->d + m0;
-    const int halves = type == Q_N4S ? 2 : 1; /* tiles of 64 k in one tile of the format */
+    const int halves = halves_of(type);
     const float *scale = (const float *)w;
     __m256 f[2][TILE_M]; /* rows 0..7, 8..15: in memory, one load and store per tile */
     for (int half = 0; half < 2; half++) {
@@ -135,6 +129,18 @@ static void gemm_n4s_avx2(float *y, size_t ldy, const void *w, int n, const q_ac
 {
     if (m >= PANEL_MIN) q_panel_avx2(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
     else gemm_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
+}
+
+static void gemm_p6_avx2(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
+                         void *tmp)
+{
+    q_panel_avx2(Q_P6, y, ldy, w, n, x, m0, m, tmp);
+}
+
+static void gemm_p5_avx2(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
+                         void *tmp)
+{
+    q_panel_avx2(Q_P5, y, ldy, w, n, x, m0, m, tmp);
 }
 
 /* ---- float weights ---- */
@@ -251,6 +257,8 @@ bool q_fill_gemm_avx2(q_kern *t)
     t->gemm_n5 = gemm_n5_avx2;
     t->gemm_n4 = gemm_n4_avx2;
     t->gemm_n4s = gemm_n4s_avx2;
+    t->gemm_p6 = gemm_p6_avx2;
+    t->gemm_p5 = gemm_p5_avx2;
     t->gemm_f32 = gemm_f32_avx2;
     t->gemm_f16 = gemm_f16_avx2;
     t->gemm_bf16 = gemm_bf16_avx2;

@@ -7,7 +7,10 @@
  *
  * Per 8 k, 8 rows and token: two maddubs, one madd by the sub-scales, two additions (tile_avx2.h);
  * the multiplications are what limits, and only taking back the bias (2 of 26) is not theirs.  L8
- * has nothing to unpack and stays with gemm_avx2.c. */
+ * has nothing to unpack and stays with gemm_avx2.c.
+ *
+ * Pairs come here with few tokens too: their unpacking is most of the work, so the way through L1
+ * costs little.  Then row groups are the outer loop and the matrix is read strictly forward. */
 #include "quant/x86/panel_avx2.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -50,10 +53,12 @@ typedef struct block {
 
 Q_INLINE void unpack_half(const int type, half_tile *o, const int8_t *s8, const uint8_t *p)
 {
+    const bool wide = halves_of(type) == 2;
+    if (has_pairs(type)) unpack_points(type, o->code, p);
     const luts g = luts_of(type);
-    const bool wide = type == Q_N4S;
+    const int chunks = has_pairs(type) ? 0 : 16;
     Q_UNROLL
-    for (int c = 0; c < 16; c++) {
+    for (int c = 0; c < chunks; c++) {
         const uint8_t *p2 = p + 512 + (type == Q_N5 ? 64 : 128) * (c / 8);
         const __m256i v = chunk_8(type, p + 256 * (c / 8), p2, c % 8, &g);
         _mm256_store_si256((__m256i *)o->code[c], v);
@@ -74,13 +79,24 @@ Q_INLINE void unpack_half(const int type, half_tile *o, const int8_t *s8, const 
 Q_INLINE void unpack_group(const int type, panel *p, const uint8_t *w, int nt)
 {
     for (int t = 0; t < nt; t++) {
-        const int odd = type == Q_N4S ? t & 1 : 0; /* second 64 k of the tile */
-        const int8_t *s8 = (const int8_t *)w + 32 * odd;
-        const uint8_t *planes = w + 64 + 512 * odd;
-        for (int half = 0; half < 2; half++)
+        const int odd = t % halves_of(type); /* second 64 k of the tile */
+        const uint8_t *tile = w + tile_at(type, t), *planes = tile + 64 + plane_bytes(type) * odd;
+        const int8_t *s8 = (const int8_t *)tile + 32 * odd;
+        if (has_pairs(type)) ask_tile(type, planes);
+        for (int half = 0, nh = opaque(2); half < nh; half++)
             unpack_half(type, &p->at[half][t], s8 + 8 * half, planes + 32 * half);
-        if (type == Q_N4S) w += odd ? 64 + 2 * 512 : 0;
-        else w += 64 + plane_bytes(type);
+    }
+}
+
+static void __attribute__((noinline)) unpack(int type, panel *p, const uint8_t *w, int nt)
+{
+    switch (type) {
+    case Q_L6: unpack_group(Q_L6, p, w, nt); break;
+    case Q_N5: unpack_group(Q_N5, p, w, nt); break;
+    case Q_N4: unpack_group(Q_N4, p, w, nt); break;
+    case Q_N4S: unpack_group(Q_N4S, p, w, nt); break;
+    case Q_P6: unpack_group(Q_P6, p, w, nt); break;
+    default: unpack_group(Q_P5, p, w, nt); break;
     }
 }
 
@@ -121,12 +137,16 @@ Q_INLINE void run_block(const int kind, const int M, const half_tile *p, int nt,
         _mm256_maskstore_ps(b->y + (size_t)m * b->ldy, rows, _mm256_mul_ps(scale, f[m]));
 }
 
-/* All tokens past 8 unpacked rows; b is at the first.  Eights, the last 9..15 in two. */
+/* All tokens past 8 unpacked rows; b is at the first.  Eights, the last 9..15 in two; fewer than
+ * four only of pairs. */
 Q_INLINE void tokens(const int kind, const half_tile *p, int nt, block b, int m)
 {
     for (int left = m, M; left > 0; left -= M) {
         M = left >= 16 || left == 8 ? 8 : left > 8 ? (left + 1) / 2 : left;
-        switch (M) {
+        switch (kind == Q_N5 && M < 4 ? 8 : M) {
+        case 1: run_block(kind, 1, p, nt, &b); break;
+        case 2: run_block(kind, 2, p, nt, &b); break;
+        case 3: run_block(kind, 3, p, nt, &b); break;
         case 4: run_block(kind, 4, p, nt, &b); break;
         case 5: run_block(kind, 5, p, nt, &b); break;
         case 6: run_block(kind, 6, p, nt, &b); break;
@@ -143,13 +163,12 @@ Q_INLINE void tokens(const int kind, const half_tile *p, int nt, block b, int m)
 static void tokens_n4(const half_tile *p, int nt, block b, int m) { tokens(Q_N4, p, nt, b, m); }
 static void tokens_n5(const half_tile *p, int nt, block b, int m) { tokens(Q_N5, p, nt, b, m); }
 
-/* At most PANEL_MAX tokens. */
-Q_INLINE void pass(const int type, float *y, size_t ldy, const uint8_t *w, int n, const q_acts *x,
-                   int m0, int m, panel *p)
+/* At most PANEL_MAX tokens and ng row groups from g0 on. */
+static void pass(int type, float *y, size_t ldy, const uint8_t *w, int n, const q_acts *x, int m0,
+                 int m, panel *p, int g0, int ng)
 {
     const size_t bytes = q_group_bytes(type, Q_TILE * x->kt);
-    const size_t tile = type == Q_N4S ? 64 + 2 * 512 : 64 + (size_t)plane_bytes(type);
-    const int kt = type == Q_N4S ? (x->kt + 1) / 2 * 2 : x->kt;
+    const int kt = tiles_of(type, x);
     for (int t0 = 0; t0 < kt; t0 += PANEL_T) {
         const int nt = kt - t0 < PANEL_T ? kt - t0 : PANEL_T;
         const size_t at = (size_t)t0 * (size_t)x->M + (size_t)m0;
@@ -160,9 +179,9 @@ Q_INLINE void pass(const int type, float *y, size_t ldy, const uint8_t *w, int n
             const int32_t *nsum = x->nsum + 4 * (at + (size_t)t * (size_t)x->M);
             for (int j = 0; j < m; j++) pack_off(p->off + 2 * (t * m + j), nsum + 4 * j);
         }
-        for (int g = 0; 16 * g < n; g++) {
-            const uint8_t *wg = w + bytes * (size_t)g;
-            unpack_group(type, p, wg + 64 + tile * (size_t)(type == Q_N4S ? t0 / 2 : t0), nt);
+        for (int g = g0; g < g0 + ng; g++) {
+            const uint8_t *wg = w + bytes * (size_t)g, *from = wg + 64 + tile_at(type, t0);
+            unpack(type, p, from, nt);
             for (int half = 0; half < 2 && 16 * g + 8 * half < n; half++) {
                 b.y = y + 16 * g + 8 * half;
                 b.row_scale = (const float *)wg + 8 * half;
@@ -174,25 +193,16 @@ Q_INLINE void pass(const int type, float *y, size_t ldy, const uint8_t *w, int n
     }
 }
 
-Q_INLINE void panel_a8(const int type, float *y, size_t ldy, const void *w, int n, const q_acts *x,
-                       int m0, int m, void *tmp)
-{
-    const int passes = (m + PANEL_MAX - 1) / PANEL_MAX; /* equal ones: none below PANEL_MIN */
-    for (int i = 0, j = 0; i < passes; i++) {
-        const int end = (int)((long long)m * (i + 1) / passes);
-        pass(type, y + (size_t)j * ldy, ldy, w, n, x, m0 + j, end - j, tmp);
-        j = end;
-    }
-}
-
 void q_panel_avx2(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
                   int m, void *tmp)
 {
-    switch (type) {
-    case Q_L6: panel_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp); break;
-    case Q_N5: panel_a8(Q_N5, y, ldy, w, n, x, m0, m, tmp); break;
-    case Q_N4: panel_a8(Q_N4, y, ldy, w, n, x, m0, m, tmp); break;
-    default: panel_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp); break;
+    const int passes = (m + PANEL_MAX - 1) / PANEL_MAX; /* equal ones: none below PANEL_MIN */
+    const int ng = (n + 15) / 16, step = m < PANEL_MIN ? 1 : ng;
+    for (int i = 0, j = 0; i < passes; i++) {
+        const int end = (int)((long long)m * (i + 1) / passes);
+        for (int g = 0; g < ng; g += step)
+            pass(type, y + (size_t)j * ldy, ldy, w, n, x, m0 + j, end - j, tmp, g, step);
+        j = end;
     }
 }
 

@@ -313,13 +313,6 @@ Q_INLINE void block_32(const int M, const panel *p, int nt, const block *b)
     store_f(M, f, b);
 }
 
-/* Bytes from a group's first tile to its tile of 64 k number t, an even one. */
-Q_INLINE size_t tile_at(const int type, int t)
-{
-    const size_t bytes = type == Q_N4S ? 64 + 2 * 512 : 64 + (size_t)plane_bytes(type);
-    return bytes * (size_t)(type == Q_N4S ? t / 2 : t);
-}
-
 /* Tokens of the next block when `left` are to do: fours and threes, for N4s sixes, fives and fours,
  * so that any number from PANEL_MIN on comes out even. */
 Q_INLINE int next_block(const int type, int left)

@@ -1,7 +1,8 @@
 /* tile.h - what the x86 tiles know about a weight type, as constants after inlining.
  *
- * Codes enter every product unsigned, biased: g + 32 of N4 and N4s, the code of L6, g + 64 of N5,
- * g + 128 of L8. */
+ * Codes enter every product unsigned, biased: g + 32 of N4, N4s, P6 and P5, the code of L6, g + 64
+ * of N5, g + 128 of L8.  Unpacked and biased, P6 and P5 are N4s: codes below 64, sub-scales of 32
+ * k; so their products are its. */
 #ifndef QUANT_X86_TILE_H
 #define QUANT_X86_TILE_H
 
@@ -14,11 +15,46 @@ Q_INLINE int bias_shift(const int type) { return type == Q_L8 ? 7 : type == Q_N5
 /* Bytes of the planes of 64 k. */
 Q_INLINE int plane_bytes(const int type)
 {
-    return type == Q_L8 ? 1024 : type == Q_L6 ? 768 : type == Q_N5 ? 640 : 512;
+    switch (type) {
+    case Q_L8: return 1024;
+    case Q_L6: return 768;
+    case Q_N5: return 640;
+    case Q_P6: return 384;
+    case Q_P5: return 320;
+    default: return 512;
+    }
+}
+
+/* Codes are points: pairs of weights. */
+Q_INLINE bool has_pairs(const int type) { return type == Q_P6 || type == Q_P5; }
+
+/* Tiles of 64 k in one of the format, which then has a sub-scale per 32 k. */
+Q_INLINE int halves_of(const int type) { return type == Q_N4S || has_pairs(type) ? 2 : 1; }
+
+/* Tiles of 64 k that a matrix of this type has for these activations: always whole pairs of them
+ * where a tile has two. */
+Q_INLINE int tiles_of(const int type, const q_acts *x)
+{
+    const int h = halves_of(type);
+    return (x->kt + h - 1) / h * h;
+}
+
+/* Bytes from a group's first tile to its 64 k number t, an even number where a tile has two. */
+Q_INLINE size_t tile_at(const int type, int t)
+{
+    const int h = halves_of(type);
+    return (size_t)(64 + h * plane_bytes(type)) * (size_t)(t / h);
 }
 
 /* Sums of 16 k times sub-scales are exact in float, even two of them: |2 * 16 * 32 * 127 * 127| <
  * 2^24.  Larger codes need integers. */
 Q_INLINE bool float_scales(const int type) { return type != Q_L8 && type != Q_N5; }
+
+/* The planes of 64 k that one token will want soon. */
+Q_INLINE void ask_tile(const int type, const uint8_t *planes)
+{
+    Q_UNROLL
+    for (int i = -64; i < plane_bytes(type); i += 64) ask_ahead(planes + i);
+}
 
 #endif

@@ -57,6 +57,66 @@ Q_INLINE __m256i chunk_8(const int type, const uint8_t *p, const uint8_t *p2, co
     return _mm256_or_si256(x, _mm256_and_si256(y, _mm256_set1_epi8(0x30)));
 }
 
+/* The points of a type of pairs, biased, in tables of 16. */
+typedef struct point_luts { __m256i x[4], y[4]; } point_luts;
+
+Q_INLINE point_luts point_luts_of(const int type)
+{
+    const int n = type == Q_P6 ? 64 : 32;
+    const int8_t *p = type == Q_P6 ? q_points_p6[0] : q_points_p5[0];
+    point_luts g;
+    Q_UNROLL
+    for (int i = 0; i < n / 16; i++) {
+        g.x[i] = lut(p + 16 * i, 32);
+        g.y[i] = lut(p + n + 16 * i, 32);
+    }
+    return g;
+}
+
+/* One coordinate of points: four low bits of the index in x, the higher ones where blendv looks. */
+Q_INLINE __m256i look_up(const int type, const __m256i *t, __m256i x, __m256i bit4, __m256i bit5)
+{
+    const __m256i a = _mm256_blendv_epi8(_mm256_shuffle_epi8(t[0], x), _mm256_shuffle_epi8(t[1], x),
+                                         bit4);
+    if (type == Q_P5) return a;
+    const __m256i b = _mm256_blendv_epi8(_mm256_shuffle_epi8(t[2], x), _mm256_shuffle_epi8(t[3], x),
+                                         bit4);
+    return _mm256_blendv_epi8(a, b, bit5);
+}
+
+/* Biased codes of chunks 2j and 2j + 1 of 64 k for 8 rows.  p: the planes of these 64 k at these
+ * rows. */
+Q_INLINE void points_8(const int type, __m256i w[2], const uint8_t *p, const int j,
+                       const point_luts *g)
+{
+    __m256i x = load_line(p, j & 3), bit4, bit5 = _mm256_setzero_si256();
+    if (j >= 4) x = _mm256_srli_epi16(x, 4);
+    x = _mm256_and_si256(x, _mm256_set1_epi8(15));
+    if (type == Q_P5) {
+        bit4 = _mm256_slli_epi16(load_line(p + 256, 0), 7 - j);
+    } else {
+        const __m256i y = load_line(p + 256, j & 1);
+        bit4 = _mm256_slli_epi16(y, 7 - (j & 6));
+        bit5 = _mm256_slli_epi16(y, 6 - (j & 6));
+    }
+    const __m256i u = look_up(type, g->x, x, bit4, bit5), v = look_up(type, g->y, x, bit4, bit5);
+    w[0] = _mm256_unpacklo_epi8(u, v);
+    w[1] = _mm256_unpackhi_epi8(u, v);
+}
+
+/* All 16 chunks. */
+Q_INLINE void unpack_points(const int type, uint8_t code[16][32], const uint8_t *p)
+{
+    const point_luts g = point_luts_of(type);
+    Q_UNROLL
+    for (int j = 0; j < 8; j++) {
+        __m256i w[2];
+        points_8(type, w, p, j, &g);
+        _mm256_store_si256((__m256i *)code[2 * j], w[0]);
+        _mm256_store_si256((__m256i *)code[2 * j + 1], w[1]);
+    }
+}
+
 /* Sub-scales of 8 rows, each as an equal pair of int16. */
 Q_INLINE __m256i scale_pairs(const int8_t *s8)
 {
