@@ -197,6 +197,9 @@ static vq_status make_plan(job *b)
 
 static vq_status make_meta(job *b)
 {
+    vq_buf_clear(&b->meta); /* a budget makes it for each choice of types */
+    vq_buf_clear(&b->recipe);
+    vq_buf_clear(&b->chosen);
     const vaq_config *c = &b->config.c;
     const cv_opts *o = b->o;
     if (b->cost) {
@@ -383,6 +386,7 @@ static vq_status spend_budget(job *b)
         uint64_t file;
         vq_buf front = { 0 };
         st = cv_budget_spend(&b->plan, cost, limit, b->e);
+        if (!st) st = make_meta(b);
         const vq_writer_spec spec = spec_of(b);
         if (!st) st = vq_front_make(&front, &file, &spec, b->e);
         vq_buf_clear(&front);
