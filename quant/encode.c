@@ -303,14 +303,6 @@ uint64_t q_encode_feedback(const q_kern *t, int type, void *out, const float *sr
     if (plain_cases(t, type, out, src, ld, nrows, k, err2, max_bits, &bad)) return bad;
     q_enc in;
     q_enc_init(&in, type, src, ld, nrows, k, m->d, max_bits);
-    if (in.n_point) { /* enc 1 under the mean squares of the inputs, the diagonal of H */
-        float *imp = tmp;
-        for (int i = 0; i < k; i++)
-            imp[i] = m->h[(size_t)i * (size_t)m->block + (size_t)(i % m->block)];
-        q_enc_init(&in, type, src, ld, nrows, k, imp, max_bits);
-        encode_codes(t, out, &in, err2);
-        return 0;
-    }
     q_feedback_codes(t, out, &in, m, err2, tmp);
     return 0;
 }

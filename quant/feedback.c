@@ -140,6 +140,71 @@ static inline void nearest(const work *o, float *restrict g, uint8_t *restrict c
     }
 }
 
+/* Pairs: points that the table has for (x, y) * inv, as enc 1 looks them up. */
+static inline void table_points(const work *o, float *restrict g, float *restrict h,
+                                const float *restrict x, const float *restrict y,
+                                const float *restrict inv)
+{
+    const float lo = -Q_ENC_CELL, hi = Q_ENC_CELL - 1;
+    const int16_t *middle = q_enc_middle(&o->in);
+    for (int r = 0; r < LANES; r++) {
+        float a = x[r] * inv[r], b = y[r] * inv[r];
+        a = a > lo ? a : lo;
+        a = a < hi ? a : hi;
+        b = b > lo ? b : lo;
+        b = b < hi ? b : hi;
+        const int e = middle[q_enc_cell(q_rnei(a), q_rnei(b))];
+        g[r] = (float)(int8_t)(e & 255);
+        h[r] = (float)(e >> 8);
+    }
+}
+
+/* Column i of a sub-block: `to` and what the errors of the first `n` columns feed to it. */
+static inline void feed_inside(const work *o, float *restrict x, const attempt *a, const lane *to,
+                               const float *u, int i, int n)
+{
+    const size_t ld = (size_t)o->m->block;
+    memcpy(x, to[i], sizeof(lane));
+    for (int j = 0; j < n; j++)
+        for (int r = 0; r < LANES; r++) x[r] += a->e[j][r] * u[(size_t)j * ld + (size_t)i];
+}
+
+/* The point of a pair is the one of all that leaves the least of both columns, the second having
+ * what the first feeds to it.  A column behind the last counts nothing. */
+static void attempt_points(const work *o, attempt *a, const lane *to, const float *sigma, int k0,
+                           int n, const float *u)
+{
+    for (int i = 0; i < n; i += 2) {
+        lane x, y, least;
+        const float *w = o->w[k0 + i], *v = o->w[k0 + i + 1];
+        const float d = o->m->d[k0 + i], d2 = i + 1 < n ? o->m->d[k0 + i + 1] : 0.0f;
+        const float up = i + 1 < n ? u[(size_t)i * (size_t)o->m->block + (size_t)i + 1] : 0.0f;
+        feed_inside(o, x, a, to, u, i, i);
+        feed_inside(o, y, a, to, u, i + 1, i);
+        for (int r = 0; r < LANES; r++) {
+            least[r] = 0x1p120f;
+            a->code[i][r] = 0;
+        }
+        for (int p = 0; p < o->in.n_point; p++) {
+            const float px = o->in.px[p], py = o->in.py[p];
+            for (int r = 0; r < LANES; r++) {
+                const float q = px * sigma[r], left = x[r] - q;
+                const float left2 = y[r] + (w[r] - q) * up - py * sigma[r];
+                const float sum = d * left * left + d2 * left2 * left2;
+                const int better = sum < least[r];
+                least[r] = better ? sum : least[r];
+                a->code[i][r] = better ? (uint8_t)p : a->code[i][r];
+            }
+        }
+        for (int r = 0; r < LANES; r++) {
+            const int p = a->code[i][r];
+            a->e[i][r] = w[r] - o->in.px[p] * sigma[r];
+            a->e[i + 1][r] = v[r] - o->in.py[p] * sigma[r];
+            a->sum[r] += least[r];
+        }
+    }
+}
+
 /* Codes n columns from k0 under sigma; to: w plus what was fed back from before. */
 static void attempt_codes(const work *o, attempt *a, const lane *to, const float *sigma, int k0,
                           int n)
@@ -151,11 +216,13 @@ static void attempt_codes(const work *o, attempt *a, const lane *to, const float
         inv[r] = sigma[r] != 0.0f ? 1.0f / sigma[r] : 0.0f;
         a->sum[r] = 0.0f;
     }
+    if (o->in.n_point) {
+        attempt_points(o, a, to, sigma, k0, n, u);
+        return;
+    }
     for (int i = 0; i < n; i++) {
         lane x, g;
-        memcpy(x, to[i], sizeof x);
-        for (int j = 0; j < i; j++)
-            for (int r = 0; r < LANES; r++) x[r] += a->e[j][r] * u[(size_t)j * ld + (size_t)i];
+        feed_inside(o, x, a, to, u, i, i);
         nearest(o, g, a->code[i], x, inv);
         const float d = o->m->d[k0 + i];
         for (int r = 0; r < LANES; r++) {
@@ -179,21 +246,21 @@ static void fit(const work *o, float *sigma, const lane *to, int k0, int n, bool
         }
     for (int r = 0; r < LANES; r++) top[r] = mag[r] >= Q_ENC_VANISHING ? 1.0f / top[r] : 0.0f;
     for (int p = 0; p < o->in.n_place; p++) {
-        lane inv, wg, gg;
+        lane inv, wg, gg, g[2];
         if ((o->in.place[p] < 0.0f) != negative) continue;
         for (int r = 0; r < LANES; r++) {
             inv[r] = o->in.place[p] * top[r];
             wg[r] = gg[r] = 0.0f;
         }
         for (int i = 0; i < n; i++) {
-            lane g;
             uint8_t code[LANES];
-            nearest(o, g, code, to[i], inv);
+            if (!o->in.n_point) nearest(o, g[i % 2], code, to[i], inv);
+            else if (i % 2 == 0) table_points(o, g[0], g[1], to[i], to[i + 1], inv);
             const float d = o->m->d[k0 + i];
             for (int r = 0; r < LANES; r++) {
-                const float dg = d * g[r];
+                const float dg = d * g[i % 2][r];
                 wg[r] += to[i][r] * dg;
-                gg[r] += g[r] * dg;
+                gg[r] += g[i % 2][r] * dg;
             }
         }
         for (int r = 0; r < LANES; r++) {
@@ -302,24 +369,41 @@ static void choose_all(work *o, uint8_t *tiles)
         choose_block(o, sub_scales(o, tiles, i), i * o->in.sub, n);
 }
 
+static int nearest_to_none(const work *o)
+{
+    float least = 0x1p30f;
+    int code = 0;
+    for (int p = 0; p < o->in.n_point; p++) {
+        const float d = o->in.px[p] * o->in.px[p] + o->in.py[p] * o->in.py[p];
+        if (d >= least) continue;
+        least = d;
+        code = p;
+    }
+    return code;
+}
+
 /* Columns behind the last get the code nearest to 0, as in enc 1. */
 static void pack(const work *o, uint8_t *tiles)
 {
+    void (*const put)(int, uint8_t *, int, int, int) =
+        o->in.n_point ? q_enc_put_point : q_enc_put;
     static const lane none = { 0 };
     lane g;
     uint8_t zero[LANES];
-    nearest(o, g, zero, none, none);
+    const int step = o->in.n_point ? 2 : 1;
+    if (o->in.n_point) memset(zero, nearest_to_none(o), sizeof zero);
+    else nearest(o, g, zero, none, none);
     for (int t = 0; t < o->in.n_tile; t++)
         memset(tiles + (size_t)t * o->in.tile_bytes + 64, 0, o->in.tile_bytes - 64);
     for (int i = 0; i < o->in.n_tile * Q_ENC_SUBS; i++) {
         uint8_t *tile = tiles + (size_t)(i / Q_ENC_SUBS) * o->in.tile_bytes;
         const int8_t *s8 = sub_scales(o, tiles, i);
         const int n = columns(o, i);
-        for (int a = 0; a < o->in.sub; a++)
-            for (int r = 0; r < LANES; r++)
-                if (s8[r])
-                    q_enc_put(o->in.type, tile, i % Q_ENC_SUBS * o->in.sub + a, r,
-                              a < n ? o->code[i * o->in.sub + a][r] : zero[r]);
+        for (int a = 0; a < o->in.sub; a += step)
+            for (int r = 0; r < LANES; r++) {
+                const int code = a < n ? o->code[i * o->in.sub + a][r] : zero[r];
+                if (s8[r]) put(o->in.type, tile, i % Q_ENC_SUBS * o->in.sub + a, r, code);
+            }
     }
 }
 
