@@ -94,7 +94,7 @@ export VQ_CPU
 expect 2 "it has: ref" info
 unset VQ_CPU
 
-for v in "" convert run chat info verify tokenize detokenize logits check bench perplexity kl plan; do
+for v in "" convert run chat info verify tokenize detokenize logits check bench perplexity kl plan export; do
     $V help $v >"$dir/out" 2>&1 || bad "help $v: exit $?"
     check "help $v fits a screen" "$(wc -l <"$dir/out")" -le 24
     check "help $v: 80 columns" "$(awk 'length($0) > 80' "$dir/out" | wc -l)" = 0

@@ -184,14 +184,9 @@ static const convert_opts defaults = { 0 };
 const app_verb app_verb_convert = {
     "convert", "SRC -o OUT.vaq", "a checkpoint or a GGUF model into a container",
     "SRC: a Hugging Face folder, a .safetensors beside its config.json, or a .gguf.\n"
-    "auto: N4 (4.5 bits); L6 for head, first and last layers; L8 for the embedding.\n"
-    "What comes quantised goes to the type nearest to its own; `info` tells which.\n"
-    "R1 itself: experts P6, N4s and N4, all else L6 and L8; its router is F32 always.\n"
-    "A recipe has rules like `v,o,down 0-3,27 l6`, the last that fits decides;\n"
-    "--dry-run prints that of what would be made.\n"
+    "auto: N4, more for head, embedding and outer layers; R1: P6 N4s N4, L6, L8.\n"
+    "Rules: `v,o,down 0-3,27 l6`, the last that fits decides; --dry-run prints them.\n"
     "Stopped in any way, it goes on when called again the same, to the same bytes.\n"
-    "--size and --bpw choose types by what each matrix costs, a guess by role; with\n"
-    "--calib by trying. A text of some 200 KB is enough; it takes its time.\n"
     "Example:\n"
     "  vaquita convert DeepSeek-R1-Distill-Qwen-1.5B -o r1-1.5b.vaq\n",
     options, &defaults, sizeof defaults, 1, 1, convert,

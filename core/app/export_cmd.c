@@ -127,7 +127,7 @@ static vq_status export(app *a, const void *opts, char **arg, int n_arg, vq_err 
 static const export_opts defaults = { .type = -1 };
 
 const app_verb app_verb_export = {
-    "export", "MODEL.vaq -o OUT.gguf", "a container into a GGUF file for llama.cpp",
+    "export", "MODEL.vaq -o OUT.gguf", "a container as a GGUF file for llama.cpp",
     "With tokenizer and chat template.  Without --type each matrix gets the nearest\n"
     "to its own type: l8 Q8_0, l6 and n5 Q6_K, all below IQ4_NL; rows that are no\n"
     "whole blocks of a type Q8_0 or F16.  What is no matrix is F32.\n"
