@@ -173,7 +173,7 @@ static bool cheapest_step_down(const spending *s, size_t but, size_t *best)
 
 static void fill(spending *s)
 {
-    for (size_t i; best_step(s, &i);) move(s, i, s->at[i] + 1);
+    for (size_t i = 0; best_step(s, &i);) move(s, i, s->at[i] + 1);
 }
 
 /* One matrix a step up, whatever others must go down for it; true: something was gained. */

@@ -404,7 +404,7 @@ static vq_status write_tensor(job *b, cv_export_tensor *x)
             if (b->err2[2 * i] >= 0) continue;
             st = vq_fail(b->e, VQ_EFAIL, "%s: tensor %s: a weight in row %llu is too large for %s; "
                          "choose another --type",
-                         b->o->src, x->name, (unsigned long long)(b->row + (uint64_t)i),
+                         b->o->src, x->name, (unsigned long long)b->row + (unsigned)i,
                          cv_gtype_of(x->type)->name);
         }
         if (!st && vq_map_hurt(&b->f->map)) {

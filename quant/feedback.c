@@ -412,7 +412,7 @@ void q_feedback_codes(const q_kern *t, uint8_t *out, const q_enc *in, const q_mo
 {
     work *o = tmp;
     uint8_t *tiles = out + 64;
-    const size_t kp = (size_t)(in->n_tile * Q_ENC_SUBS * in->sub);
+    const size_t kp = (size_t)in->n_tile * Q_ENC_SUBS * (size_t)in->sub;
     lane stored;
     double num[LANES], den[LANES];
     o->in = *in;
