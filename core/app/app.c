@@ -116,6 +116,13 @@ void app_progress_end(app_progress *p)
     p->drawn = false;
 }
 
+void app_progress_note(void *ctx, const char *line)
+{
+    app_progress *p = ctx;
+    app_progress_end(p);
+    app_note(p->a, "%s", line);
+}
+
 /* ---- input ---- */
 
 vq_status app_read(const char *path, vq_buf *out, vq_err *e)

@@ -69,6 +69,9 @@ void app_progress_begin(app_progress *p, const app *a, const char *what, const c
 /* A progress callback for all layers, ctx being the app_progress; true = the user wants to stop. */
 bool app_progress_step(void *ctx, uint64_t done, uint64_t total);
 void app_progress_end(app_progress *p);   /* wipes the line */
+/* A callback for notices: one stands above the progress line, which is drawn anew below.  ctx: as
+ * of app_progress_step. */
+void app_progress_note(void *ctx, const char *line);
 
 /* ---- input ---- */
 /* "-" or a file, whole; refuses more than 1 GiB. */

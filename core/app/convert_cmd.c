@@ -118,14 +118,6 @@ static void print_text(app *a, const convert_opts *o, const cv_report *r)
     }
 }
 
-/* Stands above the progress bar, which is drawn anew below. */
-static void notice(void *ctx, const char *line)
-{
-    app_progress *p = ctx;
-    app_progress_end(p);
-    app_note(p->a, "%s", line);
-}
-
 static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err *e)
 {
     const convert_opts *o = opts;
@@ -159,7 +151,7 @@ static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err
         .bpw = o->bpw,
         .dry_run = o->dry_run,
         .progress = app_progress_step,
-        .notice = notice,
+        .notice = app_progress_note,
         .ctx = &p,
     };
     cv_report r = { 0 };

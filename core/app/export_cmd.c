@@ -85,14 +85,6 @@ static vq_status print_text(app *a, const export_opts *o, const cv_export_report
     return oom ? vq_fail(e, VQ_ENOMEM, "out of memory for the output") : VQ_OK;
 }
 
-/* Stands above the progress bar, which is drawn anew below. */
-static void notice(void *ctx, const char *line)
-{
-    app_progress *p = ctx;
-    app_progress_end(p);
-    app_note(p->a, "%s", line);
-}
-
 static vq_status export(app *a, const void *opts, char **arg, int n_arg, vq_err *e)
 {
     const export_opts *o = opts;
@@ -110,7 +102,7 @@ static vq_status export(app *a, const void *opts, char **arg, int n_arg, vq_err 
         .threads = (int)a->threads,
         .force = o->force,
         .progress = app_progress_step,
-        .notice = notice,
+        .notice = app_progress_note,
         .ctx = &p,
     };
     cv_export_report r = { 0 };
