@@ -183,7 +183,7 @@ static bool best_chain(spending *s, uint8_t *saved)
     const double before = sum_of(s);
     const uint64_t bytes = s->bytes;
     memcpy(saved, s->at, n);
-    for (size_t i = 0, j; i < n; i++) {
+    for (size_t i = 0, j = 0; i < n; i++) {
         if (!(s->cost[i] > 0) || s->at[i] + 1 >= s->n) continue;
         move(s, i, s->at[i] + 1);
         while (s->bytes > s->limit && cheapest_step_down(s, i, &j)) move(s, j, s->at[j] - 1);

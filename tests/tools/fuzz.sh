@@ -1,8 +1,9 @@
 #!/bin/sh
 # fuzz.sh - ./build.sh fuzz PARSER SECONDS: random input for one parser, under sanitizers.
 #
-# With clang's libFuzzer the search is guided by coverage; without, tests/fuzz_main.c mutates the
-# corpus blindly.  Crashing inputs stay in $BUILD/fuzz.
+# Makes the corpus and runs the target that build.sh has built.  With clang's libFuzzer the search
+# is guided by coverage; without, tests/fuzz_main.c mutates the corpus blindly.  Crashing inputs
+# stay in $BUILD/fuzz.
 set -u
 BUILD=${BUILD:-build}
 name=${1:-} seconds=${2:-60} seed=${3:-1}
@@ -60,13 +61,7 @@ if [ "$name" = messages ]; then
 fi
 [ -n "$(ls "$out/corpus")" ] || printf '{}' >"$out/corpus/empty"
 
-src="tests/fuzz_$name.c"
-for f in quant/*.c quant/*/*.c core/base/*.c core/file/*.c core/text/*.c convert/*.c; do
-    [ -f "$f" ] && src="$src $f"
-done
-flags="-std=c11 -O1 -g -ffp-contract=off -I. -pthread -DVQ_DEBUG"
-clang=${FUZZ_CC:-clang}
-if $clang $flags -fsanitize=fuzzer,address,undefined $src -lm -o "$out/target" 2>/dev/null; then
+if [ -f "$out/libfuzzer" ]; then
     echo "libFuzzer, $seconds s"
     "$out/target" -max_total_time="$seconds" -seed="$seed" -timeout=20 -rss_limit_mb=4096 \
         -artifact_prefix="$out/" "$out/corpus" 2>"$out/log"
@@ -75,7 +70,4 @@ if $clang $flags -fsanitize=fuzzer,address,undefined $src -lm -o "$out/target" 2
     [ $rc = 0 ] || { tail -n 60 "$out/log"; ls "$out"/crash-* "$out"/timeout-* 2>/dev/null; }
     exit $rc
 fi
-san="-fsanitize=address,undefined -fno-sanitize-recover=all"
-${CC:-cc} $flags $san $src tests/fuzz_main.c -lm -o "$out/target" 2>"$out/log" ||
-    ${CC:-cc} $flags $src tests/fuzz_main.c -lm -o "$out/target" || { cat "$out/log"; exit 1; }
 "$out/target" "$seconds" "$seed" "$out/last" "$out"/corpus/*
