@@ -8,10 +8,10 @@
 #include "core/base/mem.h"
 #include "core/base/os.h"
 #include "core/base/pool.h"
+#include "core/engine/score.h"
 #include "core/engine/walk.h"
 #include "core/file/file.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,6 +43,7 @@ struct cv_calib {
     int at;                     /* layers that sample has passed */
     size_t n_row, vocab;
     float *ref;                 /* (n_row, vocab) logits */
+    float *row;                 /* (vocab) */
     double kl;                  /* sum of the try that runs */
 };
 
@@ -135,6 +136,7 @@ void cv_calib_close(cv_calib *c)
     for (int i = 0; c->tmp && i < c->threads; i++) vq_aligned_free(c->tmp[i]);
     vq_free(c->tmp);
     vq_free(c->ref);
+    vq_free(c->row);
     vq_free(c);
 }
 
@@ -300,26 +302,11 @@ static void keep_row(void *ctx, size_t i, const float *logits)
     memcpy(c->ref + i * c->vocab, logits, c->vocab * sizeof *logits);
 }
 
-static double lse(const float *row, size_t n)
-{
-    float max = row[0];
-    double sum = 0;
-    for (size_t i = 1; i < n; i++) max = row[i] > max ? row[i] : max;
-    for (size_t i = 0; i < n; i++) sum += exp((double)(row[i] - max));
-    return (double)max + log(sum);
-}
-
 static void compare_row(void *ctx, size_t i, const float *logits)
 {
     cv_calib *c = ctx;
-    const float *ref = c->ref + i * c->vocab;
-    const double p0 = lse(ref, c->vocab), q0 = lse(logits, c->vocab);
-    double kl = 0;
-    for (size_t k = 0; k < c->vocab; k++) {
-        const double p = (double)ref[k] - p0;
-        if (p > -40) kl += exp(p) * (p - ((double)logits[k] - q0));
-    }
-    c->kl += kl > 0 ? kl : 0;
+    double same;
+    c->kl += vq_score_divergence(c->eng, c->row, c->ref + i * c->vocab, logits, &same);
 }
 
 static vq_status begin_tries(cv_calib *c, vq_err *e)
@@ -340,7 +327,8 @@ static vq_status begin_tries(cv_calib *c, vq_err *e)
     if (st) return st;
     c->n_row = vq_walk_rows(c->sample);
     c->ref = vq_calloc(c->n_row, c->vocab * sizeof *c->ref);
-    return c->ref ? vq_walk_logits(c->sample, keep_row, c, e) : no_memory(e);
+    c->row = vq_calloc(c->vocab, sizeof *c->row);
+    return c->ref && c->row ? vq_walk_logits(c->sample, keep_row, c, e) : no_memory(e);
 }
 
 static vq_status make_attempt(attempt *a, const vaq_tensor *t, vq_err *e)

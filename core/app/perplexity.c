@@ -14,48 +14,53 @@ static const args_opt options[] = {
 
 typedef struct ppl {
     const int32_t *ids;     /* of the chunk */
-    size_t vocab;
+    const vq_engine *eng;
+    float *tmp;             /* (vocab) */
     double value[2];        /* sums of nll and of nll^2 over the chunk's scored ids */
 } ppl;
 
 static vq_status take_row(void *ctx, size_t pos, const float *logits, vq_err *e)
 {
     ppl *p = ctx;
-    const double nll = score_lse(logits, p->vocab, NULL) - (double)logits[p->ids[pos + 1]];
+    const double nll = vq_score_lse(p->eng, p->tmp, logits) - (double)logits[p->ids[pos + 1]];
     p->value[0] += nll;
     p->value[1] += nll * nll;
     return term_interrupted() ? vq_fail(e, VQ_EINTR, "interrupted") : VQ_OK;
 }
 
-static vq_status run_chunks(app *a, vq_engine *eng, const score_text *t, score_log *log, vq_err *e)
+static vq_status run_chunks(app *a, vq_engine *eng, const vq_score_text *t, score_log *log,
+                            vq_err *e)
 {
     vq_session *s = NULL;
     app_progress pr;
     int32_t *ids = vq_calloc(t->ctx, sizeof *ids);
-    vq_status st = ids ? vq_session_open(&s, eng, NULL, e) : vq_fail(e, VQ_ENOMEM, "out of memory");
-    const size_t first = score_first(t), done = log->n_chunk;
+    float *tmp = vq_calloc((size_t)vq_engine_info(eng)->vocab, sizeof *tmp);
+    vq_status st = ids && tmp ? vq_session_open(&s, eng, NULL, e)
+                              : vq_fail(e, VQ_ENOMEM, "out of memory");
+    const size_t first = vq_score_first(t->ctx), per = vq_score_per_chunk(t->ctx);
+    const size_t done = log->n_chunk;
     app_progress_begin(&pr, a, "perplexity", "chunks", 2);
     for (size_t i = done; !st && i < t->n_chunk; i++) {
-        ppl p = { .ids = ids, .vocab = (size_t)vq_engine_info(eng)->vocab };
-        score_chunk(t, i, ids);
-        st = score_enter(eng, s, ids, first, e);
+        ppl p = { .ids = ids, .eng = eng, .tmp = tmp };
+        vq_score_chunk(t, i, ids);
+        st = vq_score_enter(eng, s, ids, first, score_stop, NULL, e);
         if (!st)
-            st = vq_session_logits_all(s, ids + first, score_per_chunk(t), 0, false, take_row, &p,
-                                       e);
+            st = vq_session_logits_all(s, ids + first, per, 0, false, take_row, &p, e);
         if (!st) st = score_log_put(log, p.value, e);
         if (!st && app_progress_step(&pr, i + 1 - done, t->n_chunk - done))
             st = vq_fail(e, VQ_EINTR, "interrupted");
     }
     app_progress_end(&pr);
     vq_session_close(s);
+    vq_free(tmp);
     vq_free(ids);
     return st;
 }
 
-static vq_status report(app *a, const vq_engine *eng, const score_text *t, const score_log *log,
+static vq_status report(app *a, const vq_engine *eng, const vq_score_text *t, const score_log *log,
                         vq_err *e)
 {
-    const double n = (double)(log->n_chunk * score_per_chunk(t));
+    const double n = (double)(log->n_chunk * vq_score_per_chunk(t->ctx));
     double nll = 0, sq = 0;
     for (size_t i = 0; i < log->n_chunk; i++) {
         nll += log->value[2 * i];
@@ -70,7 +75,7 @@ static vq_status report(app *a, const vq_engine *eng, const score_text *t, const
         vq_jw_f64(&w, "ppl", value);
         vq_jw_f64(&w, "stderr", err);
         vq_jw_f64(&w, "nll", mean);
-        vq_jw_u64(&w, "tokens", log->n_chunk * score_per_chunk(t));
+        vq_jw_u64(&w, "tokens", log->n_chunk * vq_score_per_chunk(t->ctx));
         vq_jw_u64(&w, "chunks", log->n_chunk);
         vq_jw_u64(&w, "ctx", t->ctx);
         vq_jw_cstr(&w, "text_sha256", t->sha256);
@@ -81,7 +86,7 @@ static vq_status report(app *a, const vq_engine *eng, const score_text *t, const
         return st;
     }
     vq_buf_printf(&b, "perplexity %.4f +- %.4f over %zu tokens (%zu chunks of %zu)\n", value, err,
-                  log->n_chunk * score_per_chunk(t), log->n_chunk, t->ctx);
+                  log->n_chunk * vq_score_per_chunk(t->ctx), log->n_chunk, t->ctx);
     if (b.p) app_puts(a, b.p);
     vq_buf_clear(&b);
     return VQ_OK;
@@ -93,7 +98,7 @@ static vq_status perplexity(app *a, const void *opts, char **arg, int n_arg, vq_
     (void)n_arg;
     if (!o->file) return vq_fail(e, VQ_EUSAGE, "which text? give " SCORE_TEXT_ARG);
     vq_engine *eng = NULL;
-    score_text t = { 0 };
+    vq_score_text t = { 0 };
     score_log log = { 0 };
     vq_status st = gen_open(a, &eng, arg[0], o->ctx, o->kv, e);
     if (!st) st = score_text_read(&t, o, eng, e);
@@ -108,7 +113,7 @@ static vq_status perplexity(app *a, const void *opts, char **arg, int n_arg, vq_
     if (!st) st = run_chunks(a, eng, &t, &log, e);
     if (!st) st = report(a, eng, &t, &log, e);
     score_log_close(&log);
-    score_text_clear(&t);
+    vq_score_text_clear(&t);
     term_watch(NULL);
     vq_engine_close(eng);
     return st;

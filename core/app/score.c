@@ -1,4 +1,4 @@
-/* score.c - texts in chunks, the log of a run, and the sum that both figures need. */
+/* score.c - the ids of a text, the log of a run. */
 #include "core/app/score.h"
 
 #include "core/app/term.h"
@@ -6,22 +6,13 @@
 #include "core/base/os.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 /* ---- the text ---- */
 
-static void digest_ids(score_text *t)
-{
-    app_sha256 *s = app_sha256_new();
-    strcpy(t->sha256, "?");
-    if (!s) return;
-    if (t->ids.n) app_sha256_add(s, t->ids.v, t->ids.n * sizeof *t->ids.v);
-    app_sha256_end(s, t->sha256);
-}
-
-static vq_status check_ids(const score_text *t, const vq_engine *eng, const char *file, vq_err *e)
+static vq_status check_ids(const vq_score_text *t, const vq_engine *eng, const char *file,
+                           vq_err *e)
 {
     const int vocab = vq_engine_info(eng)->vocab;
     for (size_t i = 0; i < t->ids.n; i++)
@@ -31,10 +22,10 @@ static vq_status check_ids(const score_text *t, const vq_engine *eng, const char
     return VQ_OK;
 }
 
-vq_status score_text_read(score_text *t, const score_opts *o, const vq_engine *eng, vq_err *e)
+vq_status score_text_read(vq_score_text *t, const score_opts *o, const vq_engine *eng, vq_err *e)
 {
     const vq_info *info = vq_engine_info(eng);
-    *t = (score_text){ .ctx = (size_t)o->ctx, .bos = o->no_bos ? -1 : info->bos };
+    *t = (vq_score_text){ .ctx = (size_t)o->ctx, .bos = o->no_bos ? -1 : info->bos };
     vq_buf text = { 0 };
     vq_status st = app_read(o->file, &text, e);
     if (!st && t->bos >= 0 && !vq_ids_add(&t->ids, t->bos))
@@ -50,54 +41,23 @@ vq_status score_text_read(score_text *t, const score_opts *o, const vq_engine *e
     }
     vq_buf_clear(&text);
     if (!st) st = check_ids(t, eng, o->file, e);
-    t->n_chunk = t->ids.n / t->ctx;
+    vq_score_text_cut(t);
     if (!st && !t->n_chunk)
         st = vq_fail(e, VQ_EUSAGE,
                      "%s: %zu tokens are less than one chunk of %zu; give more text or a smaller "
                      "--ctx", o->file, t->ids.n, t->ctx);
     if (st) {
-        score_text_clear(t);
+        vq_score_text_clear(t);
         return st;
     }
-    digest_ids(t);
     if (o->limit && (size_t)o->limit < t->n_chunk) t->n_chunk = (size_t)o->limit;
     return VQ_OK;
 }
 
-void score_text_clear(score_text *t)
+bool score_stop(void *ctx)
 {
-    vq_ids_clear(&t->ids);
-}
-
-void score_chunk(const score_text *t, size_t i, int32_t *out)
-{
-    memcpy(out, t->ids.v + i * t->ctx, t->ctx * sizeof *out);
-    if (t->bos >= 0) out[0] = t->bos;
-}
-
-vq_status score_enter(vq_engine *eng, vq_session *s, const int32_t *ids, size_t n, vq_err *e)
-{
-    size_t left = n;
-    vq_status st = vq_session_truncate(s, 0, e);
-    if (!st) st = vq_session_add(s, ids, n, e);
-    while (!st && left) {
-        st = vq_step(eng, &s, 1, 0, &left, e);
-        if (!st && term_interrupted()) st = vq_fail(e, VQ_EINTR, "interrupted");
-    }
-    return st ? st : vq_session_check(s, e);
-}
-
-double score_lse(const float *row, size_t n, size_t *top)
-{
-    size_t at = 0;
-    for (size_t i = 1; i < n; i++)
-        if (row[i] > row[at]) at = i;
-    if (top) *top = at;
-    const float max = row[at];
-    double sum = 1; /* of the largest; the others come on top */
-    for (size_t i = 0; i < n; i++)
-        if (i != at) sum += expf(row[i] - max);
-    return (double)max + log(sum);
+    (void)ctx;
+    return term_interrupted();
 }
 
 /* ---- the log ---- */

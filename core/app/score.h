@@ -1,19 +1,14 @@
-/* score.h - a text in chunks through a model, for perplexity and kl.
+/* score.h - what perplexity and kl share: the text, and a log of what was scored.
  *
- * Scored as llama-perplexity does, so that figures compare: the ids of the whole text (BOS in front
- * where the model has one) are cut into chunks of `ctx` ids, what is left over is dropped; the
- * first id of each chunk is replaced by BOS; every chunk starts with an empty cache; of each chunk
- * the logits of positions ctx/2 .. ctx-2 are scored against the id that follows.
- *
- * What was scored is kept, chunk by chunk, in a file of JSON lines when the caller names one: the
- * same command goes on behind the last complete line.  Figures are summed in the order of the text,
- * from values that the file holds with all their digits, so a resumed run ends with the figures of
- * an undisturbed one. */
+ * How is said in core/engine/score.h.  What was scored is kept, chunk by chunk, in a file of JSON
+ * lines when the caller names one: the same command goes on behind the last complete line.  Figures
+ * are summed in the order of the text, from values that the file holds with all their digits, so a
+ * resumed run ends with the figures of an undisturbed one. */
 #ifndef CORE_APP_SCORE_H
 #define CORE_APP_SCORE_H
 
 #include "core/app/app.h"
-#include "core/vaquita.h"
+#include "core/engine/score.h"
 
 #define SCORE_TEXT_ARG "-f TEXT"
 
@@ -40,26 +35,11 @@ typedef struct score_opts {
     { ARGS_CHOICE, "--kv", "TYPE", offsetof(type, kv), 0, 0, "8|bf16|f32", \
       "cache type (8; f32 for float containers)" }
 
-/* The ids of the text, as chunks. */
-typedef struct score_text {
-    vq_ids ids;
-    size_t ctx, n_chunk;
-    int32_t bos;            /* -1: none */
-    char sha256[65];        /* of the ids: which text this is */
-} score_text;
+/* The ids of the text. */
+vq_status score_text_read(vq_score_text *t, const score_opts *o, const vq_engine *eng, vq_err *e);
 
-vq_status score_text_read(score_text *t, const score_opts *o, const vq_engine *eng, vq_err *e);
-void score_text_clear(score_text *t);
-/* The ids of chunk i, (t->ctx), to out. */
-void score_chunk(const score_text *t, size_t i, int32_t *out);
-static inline size_t score_first(const score_text *t) { return t->ctx / 2; }
-static inline size_t score_per_chunk(const score_text *t) { return t->ctx - 1 - t->ctx / 2; }
-
-/* Computes the positions in front of the scored ones, from an empty sequence. */
-vq_status score_enter(vq_engine *eng, vq_session *s, const int32_t *ids, size_t n, vq_err *e);
-
-/* log(sum(exp(row))), in double; *top (may be NULL): the index of the largest, lowest on ties. */
-double score_lse(const float *row, size_t n, size_t *top);
+/* A vq_score_stop_fn: has the user asked? */
+bool score_stop(void *ctx);
 
 /* The lines of a run: values of each chunk, n_value doubles, in the order of the text. */
 typedef struct score_log {

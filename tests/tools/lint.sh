@@ -42,10 +42,10 @@ for f in $program; do
     core/model/*) may='^(core/(base|file|model)|quant)/' ;;
     core/engine/*) may='^(core/(base|file|text|model|engine)/|quant/|core/vaquita[.]h$)' ;;
     core/vaquita.h) may='^core/base/' ;;
-    convert/*) may='^(core/(base|file|text)/|quant/|convert/|core/(vaquita|engine/walk)[.]h$)' ;;
+    convert/*) may='^(core/(base|file|text)/|quant/|convert/|core/(vaquita|engine/(walk|score))[.]h$)' ;;
     bench/*) may='^(core/(base|file|engine)/|quant/|bench/|core/vaquita[.]h$)' ;;
     core/app/*)
-        may='^(core/(base|app)/|core/vaquita[.]h$)'
+        may='^(core/(base|app)/|core/(vaquita|engine/score)[.]h$)'
         if printf '%s\n' "$f" | grep -Eq "$high"; then
             may='^(core/(base|app|file)/|quant/|(core/vaquita|core/text/chat|convert/(convert|export|sizes)|bench/bench)[.]h$)'
         fi ;;
