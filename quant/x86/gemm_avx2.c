@@ -22,7 +22,7 @@ Q_INLINE int rows_of(int n, int g) { return n - 16 * g < 16 ? n - 16 * g : 16; }
 Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const uint8_t *w,
                        const q_acts *x, int m0, const int32_t *off, size_t ld_off, int rows)
 {
-    const luts g = luts_of(type);
+    const luts g = luts_of(type, true);
     const size_t stride = (size_t)x->M;
     const int8_t *q = x->q + 64 * (size_t)m0;
     const float *d = x->d + m0;

@@ -19,7 +19,7 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
     const float *d = x->d + m0;
     const int halves = type == Q_N4S ? 2 : 1; /* tiles of 64 k in one tile of the format */
     const float *scale = (const float *)w;
-    const luts g = luts_of(type);
+    const luts g = luts_of(type, true);
     tile_src src = { NULL, NULL, NULL, &g };
     __m256 f[2][BLOCK_M]; /* rows 0..7, 8..15: in memory, one load and store per tile */
     for (int half = 0; half < 2; half++) {

@@ -1,13 +1,16 @@
 /* panel_avx2.c - matrix times many tokens on AVX2.
  *
- * One row group by 12 tiles is unpacked once (u8 codes, int16 sub-scale pairs: exact, 17 KB) and
- * stays in L1 while the activations of all tokens stream past in blocks of 8, for each half of 8
- * rows; f waits in y between K blocks.  K blocks are the outer loop, so the slice of activations
- * (768 B per token) stays in L2 for all row groups of the call.
+ * One row group by 12 tiles is unpacked once (codes, int16 sub-scale pairs: exact, 16 KB) and stays
+ * in L1 while the activations of all tokens stream past in blocks of 8, for each half of 8 rows; f
+ * waits in y between K blocks.  K blocks are the outer loop, so the activations of one (768 B per
+ * token) stay in L2 for all row groups of the call.
  *
- * Per 8 k, 8 rows and token: two maddubs, one madd by the sub-scales, two additions (tile_avx2.h);
- * the multiplications are what limits, and only taking back the bias (2 of 26) is not theirs.  L8
- * has nothing to unpack and stays with gemm_avx2.c.
+ * Activations are copied once per K block into the order in which they are read, and made unsigned:
+ * a + 128 lies in 1..255.  Then the codes need no bias: two maddubs of codes in -32..31 add up in
+ * 16 bits, |2 * 2 * 32 * 255| = 32640.  What the 128 adds to z depends on the weights alone: it is
+ * summed once when they are unpacked, and z starts from its negative.  Per 8 k, 8 rows and token:
+ * two maddubs, one madd by the sub-scales, two additions; the multiplications are what limits.  N5
+ * has 7 bits, so each maddubs has its own madd.
  *
  * Pairs come here with few tokens too: their unpacking is most of the work, so the way through L1
  * costs little.  Then row groups are the outer loop and the matrix is read strictly forward. */
@@ -16,6 +19,7 @@
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
 #include <assert.h>
+#include <string.h>
 
 #include "quant/x86/tile_avx2.h"
 
@@ -26,14 +30,15 @@ enum {
 };
 
 typedef struct half_tile { /* 8 rows x 64 k */
-    uint8_t code[16][32];  /* biased, line = chunk */
+    int8_t code[16][32];   /* line = chunk */
     int16_t scale[4][16];  /* sub-scale of each 16 k, twice per row */
-    int16_t back[2][16];   /* what takes the bias back: see scale_back */
+    int32_t start[8];      /* -128 * sum of sub-scale * code */
 } half_tile;
 
 typedef struct panel {
     half_tile at[2][PANEL_T];
-    int32_t off[PANEL_T * PANEL_MAX * 2]; /* (12, m, 2): see pack_off */
+    uint8_t act[PANEL_T * PANEL_MAX * Q_TILE]; /* block after block (12, M, 64), + 128 */
+    float edge[PANEL_MAX][8]; /* y of the last 8 rows where not all exist */
 } panel;
 static_assert(sizeof(panel) <= Q_TMP, "the panel must fit the scratch of a gemm");
 
@@ -42,37 +47,46 @@ typedef struct block {
     float *y;               /* token 0 of the block, first of the 8 rows */
     size_t ldy;
     const float *row_scale; /* of these rows */
-    int rows;               /* how many of the 8 exist */
     bool first, last;       /* K block of the row */
-    const int8_t *q;        /* tile 0 of the K block, token 0 */
-    const float *d;
+    const uint8_t *act;     /* (nt, M, 64) */
+    const float *d;         /* of tile 0 */
     size_t stride;          /* tokens in a tile of the activations */
-    const int32_t *off;     /* as q, in the panel */
-    size_t ld_off;          /* from tile to tile */
 } block;
+
+/* Tokens of the next block when so many are left: eights, the last 9..15 in two. */
+Q_INLINE int block_of(int left)
+{
+    return left >= 16 || left == 8 ? 8 : left > 8 ? (left + 1) / 2 : left;
+}
 
 Q_INLINE void unpack_half(const int type, half_tile *o, const int8_t *s8, const uint8_t *p)
 {
     const bool wide = halves_of(type) == 2;
     if (has_pairs(type)) unpack_points(type, o->code, p);
-    const luts g = luts_of(type);
+    const luts g = luts_of(type, false);
     const int chunks = has_pairs(type) ? 0 : 16;
     Q_UNROLL
     for (int c = 0; c < chunks; c++) {
         const uint8_t *p2 = p + 512 + (type == Q_N5 ? 64 : 128) * (c / 8);
-        const __m256i v = chunk_8(type, p + 256 * (c / 8), p2, c % 8, &g);
+        __m256i v = chunk_8(type, p + 256 * (c / 8), p2, c % 8, &g);
+        if (type == Q_L6) v = _mm256_sub_epi8(v, _mm256_set1_epi8(32));
         _mm256_store_si256((__m256i *)o->code[c], v);
     }
+    const __m256i one = _mm256_set1_epi8(1);
+    __m256i sum = _mm256_setzero_si256();
     Q_UNROLL
     for (int s = 0; s < 4; s++) {
         const __m256i e = scale_pairs(s8 + 16 * (wide ? s / 2 : s));
         _mm256_store_si256((__m256i *)o->scale[s], e);
+        __m256i v = _mm256_setzero_si256();
+        Q_UNROLL
+        for (int c = 4 * s; c < 4 * s + 4; c++) {
+            const __m256i w = _mm256_load_si256((const __m256i *)o->code[c]);
+            v = _mm256_add_epi16(v, _mm256_maddubs_epi16(one, w));
+        }
+        sum = _mm256_sub_epi32(sum, _mm256_madd_epi16(v, e));
     }
-    Q_UNROLL
-    for (int i = 0; i < 2; i++) {
-        const int8_t *a = s8 + (wide ? 16 * i : 32 * i);
-        _mm256_store_si256((__m256i *)o->back[i], scale_back(type, a, wide ? a : a + 16));
-    }
+    _mm256_store_si256((__m256i *)o->start, _mm256_slli_epi32(sum, 7));
 }
 
 /* nt tiles of a group from its tile at w. */
@@ -100,49 +114,71 @@ static void __attribute__((noinline)) unpack(int type, panel *p, const uint8_t *
     }
 }
 
-/* 8 rows x M tokens over nt tiles.  kind: N5, or N4 for all whose codes are below 64. */
+/* The tiles at q of m tokens, `stride` of them in a tile. */
+static void pack_acts(uint8_t *to, const int8_t *q, size_t stride, int nt, int m)
+{
+    const __m256i high = _mm256_set1_epi8(-128);
+    for (int M; m > 0; m -= M, q += Q_TILE * (size_t)M) {
+        M = block_of(m);
+        for (int t = 0; t < nt; t++) {
+            const __m256i *from = (const __m256i *)(q + Q_TILE * stride * (size_t)t);
+            for (int i = 0; i < 2 * M; i++, to += 32) {
+                const __m256i a = _mm256_xor_si256(high, _mm256_load_si256(from + i));
+                _mm256_store_si256((__m256i *)to, a);
+            }
+        }
+    }
+}
+
+/* 8 rows x M tokens over nt tiles.  kind: N5, or N4 for all whose codes have 6 bits. */
 Q_INLINE void run_block(const int kind, const int M, const half_tile *p, int nt, const block *b)
 {
-    const int8_t *q = b->q;
-    const int32_t *off = b->off;
+    const uint8_t *a = b->act;
     const float *d = b->d;
-    const __m256i rows = v8_first(b->rows);
     __m256 f[PANEL_M];
     Q_UNROLL
     for (int m = 0; m < M; m++)
-        f[m] = b->first ? _mm256_setzero_ps() : _mm256_maskload_ps(b->y + (size_t)m * b->ldy, rows);
+        f[m] = b->first ? _mm256_setzero_ps() : _mm256_loadu_ps(b->y + (size_t)m * b->ldy);
     for (int t = 0; t < nt; t++, p++) {
         __m256i z[PANEL_M];
-        const __m256i back0 = _mm256_load_si256((const __m256i *)p->back[0]);
-        const __m256i back1 = _mm256_load_si256((const __m256i *)p->back[1]);
         Q_UNROLL
-        for (int m = 0; m < M; m++)
-            z[m] = _mm256_add_epi32(_mm256_madd_epi16(back0, broadcast4(off + 2 * m)),
-                                    _mm256_madd_epi16(back1, broadcast4(off + 2 * m + 1)));
+        for (int m = 0; m < M; m++) z[m] = _mm256_load_si256((const __m256i *)p->start);
         Q_UNROLL
-        for (int c = 0; c < 16; c += 2)
-            add_chunks(kind, M, z, _mm256_load_si256((const __m256i *)p->code[c]),
-                       _mm256_load_si256((const __m256i *)p->code[c + 1]), q + 4 * c,
-                       _mm256_load_si256((const __m256i *)p->scale[c / 4]));
+        for (int c = 0; c < 16; c += 2) {
+            const __m256i w0 = _mm256_load_si256((const __m256i *)p->code[c]);
+            const __m256i w1 = _mm256_load_si256((const __m256i *)p->code[c + 1]);
+            const __m256i e = _mm256_load_si256((const __m256i *)p->scale[c / 4]);
+            Q_UNROLL
+            for (int m = 0; m < M; m++) {
+                const uint8_t *am = a + 64 * m + 4 * c;
+                const __m256i v0 = _mm256_maddubs_epi16(broadcast4(am), w0);
+                const __m256i v1 = _mm256_maddubs_epi16(broadcast4(am + 4), w1);
+                if (kind == Q_N5) {
+                    z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v0, e));
+                    z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v1, e));
+                } else {
+                    z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(_mm256_add_epi16(v0, v1), e));
+                }
+                __asm__("" : "+x"(z[m])); /* keep the order: gcc would sum in a tree and spill */
+            }
+        }
         Q_UNROLL
         for (int m = 0; m < M; m++)
             f[m] = _mm256_fmadd_ps(_mm256_set1_ps(d[m]), _mm256_cvtepi32_ps(z[m]), f[m]);
-        q += 64 * b->stride;
-        off += b->ld_off;
+        a += 64 * M;
         d += b->stride;
     }
     const __m256 scale = b->last ? _mm256_load_ps(b->row_scale) : _mm256_set1_ps(1.0f);
     Q_UNROLL
     for (int m = 0; m < M; m++)
-        _mm256_maskstore_ps(b->y + (size_t)m * b->ldy, rows, _mm256_mul_ps(scale, f[m]));
+        _mm256_storeu_ps(b->y + (size_t)m * b->ldy, _mm256_mul_ps(scale, f[m]));
 }
 
-/* All tokens past 8 unpacked rows; b is at the first.  Eights, the last 9..15 in two; fewer than
- * four only of pairs. */
+/* All tokens past 8 unpacked rows; b is at the first. */
 Q_INLINE void tokens(const int kind, const half_tile *p, int nt, block b, int m)
 {
     for (int left = m, M; left > 0; left -= M) {
-        M = left >= 16 || left == 8 ? 8 : left > 8 ? (left + 1) / 2 : left;
+        M = block_of(left);
         switch (kind == Q_N5 && M < 4 ? 8 : M) {
         case 1: run_block(kind, 1, p, nt, &b); break;
         case 2: run_block(kind, 2, p, nt, &b); break;
@@ -154,9 +190,8 @@ Q_INLINE void tokens(const int kind, const half_tile *p, int nt, block b, int m)
         default: run_block(kind, 8, p, nt, &b); break;
         }
         b.y += (size_t)M * b.ldy;
-        b.q += Q_TILE * (size_t)M;
+        b.act += (size_t)(Q_TILE * nt * M);
         b.d += M;
-        b.off += 2 * (size_t)M;
     }
 }
 
@@ -167,27 +202,27 @@ static void tokens_n5(const half_tile *p, int nt, block b, int m) { tokens(Q_N5,
 static void pass(int type, float *y, size_t ldy, const uint8_t *w, int n, const q_acts *x, int m0,
                  int m, panel *p, int g0, int ng)
 {
-    const size_t bytes = q_group_bytes(type, Q_TILE * x->kt);
+    const size_t bytes = q_group_bytes(type, Q_TILE * x->kt), stride = (size_t)x->M;
     const int kt = tiles_of(type, x);
     for (int t0 = 0; t0 < kt; t0 += PANEL_T) {
         const int nt = kt - t0 < PANEL_T ? kt - t0 : PANEL_T;
-        const size_t at = (size_t)t0 * (size_t)x->M + (size_t)m0;
-        block b = { .ldy = ldy, .first = t0 == 0, .last = t0 + nt == kt, .q = x->q + Q_TILE * at,
-                    .d = x->d + at, .stride = (size_t)x->M, .off = p->off,
-                    .ld_off = 2 * (size_t)m };
-        for (int t = 0; t < nt; t++) {
-            const int32_t *nsum = x->nsum + 4 * (at + (size_t)t * (size_t)x->M);
-            for (int j = 0; j < m; j++) pack_off(p->off + 2 * (t * m + j), nsum + 4 * j);
-        }
+        const size_t at = (size_t)t0 * stride + (size_t)m0;
+        block b = { .first = t0 == 0, .last = t0 + nt == kt, .act = p->act,
+                    .d = x->d + at, .stride = stride };
+        pack_acts(p->act, x->q + Q_TILE * at, stride, nt, m);
         for (int g = g0; g < g0 + ng; g++) {
             const uint8_t *wg = w + bytes * (size_t)g, *from = wg + 64 + tile_at(type, t0);
             unpack(type, p, from, nt);
             for (int half = 0; half < 2 && 16 * g + 8 * half < n; half++) {
-                b.y = y + 16 * g + 8 * half;
+                float *to = y + 16 * g + 8 * half;
+                const int rows = n - 16 * g - 8 * half;
+                b.y = rows < 8 ? p->edge[0] : to;
+                b.ldy = rows < 8 ? 8 : ldy;
                 b.row_scale = (const float *)wg + 8 * half;
-                b.rows = n - 16 * g - 8 * half;
                 if (type == Q_N5) tokens_n5(p->at[half], nt, b, m);
                 else tokens_n4(p->at[half], nt, b, m);
+                for (int j = 0; rows < 8 && b.last && j < m; j++)
+                    memcpy(to + (size_t)j * ldy, p->edge[j], (size_t)rows * sizeof *to);
             }
         }
     }

@@ -39,7 +39,7 @@ typedef struct block {
 
 Q_INLINE void unpack_half(const int type, half_tile *o, const int8_t *s8, const uint8_t *p)
 {
-    const luts g = luts_of(type);
+    const luts g = luts_of(type, true);
     const tile_src src = { NULL, s8, p, &g };
     const int lines = type == Q_N4S ? 2 : 4;
     Q_UNROLL

@@ -1,8 +1,8 @@
 /* tile.h - what the x86 tiles know about a weight type, as constants after inlining.
  *
- * Codes enter every product unsigned, biased: g + 32 of N4, N4s, P6 and P5, the code of L6, g + 64
- * of N5, g + 128 of L8.  Unpacked and biased, P6 and P5 are N4s: codes below 64, sub-scales of 32
- * k; so their products are its. */
+ * Codes enter products unsigned, biased: g + 32 of N4, N4s, P6 and P5, the code of L6, g + 64 of
+ * N5, g + 128 of L8; in the panels of AVX2 the activations are unsigned instead.  Unpacked, P6 and
+ * P5 are N4s: codes of 6 bits, sub-scales of 32 k; so their products are its. */
 #ifndef QUANT_X86_TILE_H
 #define QUANT_X86_TILE_H
 

@@ -17,18 +17,19 @@ enum { TILE_M = 8 }; /* most tokens that share one unpacking */
 
 typedef struct luts { __m256i t[2]; } luts; /* of 16 codes each */
 
-/* 16 values of a grid, biased. */
+/* 16 values of a grid, plus a bias. */
 Q_INLINE __m256i lut(const int8_t *g, int bias)
 {
     const __m128i v = _mm_add_epi8(_mm_loadu_si128((const __m128i *)g), _mm_set1_epi8((char)bias));
     return _mm256_broadcastsi128_si256(v);
 }
 
-/* Grid of an N format with its bias: 0..60, or 0..127. */
-Q_INLINE luts luts_of(const int type)
+/* Grid of an N format, biased to 0..60 or 0..127, or as it is. */
+Q_INLINE luts luts_of(const int type, const bool biased)
 {
-    if (type == Q_N5) return (luts){ { lut(q_grid_n5, 64), lut(q_grid_n5 + 16, 64) } };
-    return (luts){ { lut(q_grid_n4, 32) } };
+    const int bias = biased ? 1 << bias_shift(type) : 0;
+    if (type == Q_N5) return (luts){ { lut(q_grid_n5, bias), lut(q_grid_n5 + 16, bias) } };
+    return (luts){ { lut(q_grid_n4, bias) } };
 }
 
 Q_INLINE __m256i load_line(const uint8_t *p, int line)
@@ -36,8 +37,8 @@ Q_INLINE __m256i load_line(const uint8_t *p, int line)
     return _mm256_load_si256((const __m256i *)(p + 64 * line));
 }
 
-/* Codes of chunk c (4 k) of a 32 k block for 8 rows: biased, signed for L8.  p: the block in the
- * low (or only) plane, p2: in the high plane, both at these 8 rows. */
+/* Codes of chunk c (4 k) of a 32 k block for 8 rows: as in the luts, biased for L6, signed for L8.
+ * p: the block in the low (or only) plane, p2: in the high plane, both at these 8 rows. */
 Q_INLINE __m256i chunk_8(const int type, const uint8_t *p, const uint8_t *p2, const int c,
                          const luts *g)
 {
@@ -57,7 +58,7 @@ Q_INLINE __m256i chunk_8(const int type, const uint8_t *p, const uint8_t *p2, co
     return _mm256_or_si256(x, _mm256_and_si256(y, _mm256_set1_epi8(0x30)));
 }
 
-/* The points of a type of pairs, biased, in tables of 16. */
+/* The points of a type of pairs in tables of 16. */
 typedef struct point_luts { __m256i x[4], y[4]; } point_luts;
 
 Q_INLINE point_luts point_luts_of(const int type)
@@ -67,8 +68,8 @@ Q_INLINE point_luts point_luts_of(const int type)
     point_luts g;
     Q_UNROLL
     for (int i = 0; i < n / 16; i++) {
-        g.x[i] = lut(p + 16 * i, 32);
-        g.y[i] = lut(p + n + 16 * i, 32);
+        g.x[i] = lut(p + 16 * i, 0);
+        g.y[i] = lut(p + n + 16 * i, 0);
     }
     return g;
 }
@@ -84,7 +85,7 @@ Q_INLINE __m256i look_up(const int type, const __m256i *t, __m256i x, __m256i bi
     return _mm256_blendv_epi8(a, b, bit5);
 }
 
-/* Biased codes of chunks 2j and 2j + 1 of 64 k for 8 rows.  p: the planes of these 64 k at these
+/* Codes of chunks 2j and 2j + 1 of 64 k for 8 rows.  p: the planes of these 64 k at these
  * rows. */
 Q_INLINE void points_8(const int type, __m256i w[2], const uint8_t *p, const int j,
                        const point_luts *g)
@@ -105,7 +106,7 @@ Q_INLINE void points_8(const int type, __m256i w[2], const uint8_t *p, const int
 }
 
 /* All 16 chunks. */
-Q_INLINE void unpack_points(const int type, uint8_t code[16][32], const uint8_t *p)
+Q_INLINE void unpack_points(const int type, int8_t code[16][32], const uint8_t *p)
 {
     const point_luts g = point_luts_of(type);
     Q_UNROLL
