@@ -16,7 +16,7 @@
 #include <string.h>
 
 enum {
-    CHUNK = 256,                /* ids of a sequence */
+    CHUNK = CV_CALIB_CTX,
     STATES = 256 << 20,         /* bytes of states at most: that many tokens are used */
     TRY_LOGITS = 64 << 20,      /* floats of reference logits at most */
     TRY_CHUNKS = 16,
@@ -29,7 +29,7 @@ struct cv_calib {
     vq_pool *pool;
     q_kern kern;
     int threads;
-    uint32_t arch, n_layer, flags;
+    uint32_t arch, n_layer;
     size_t n_chunk, n_try;
     vq_ids ids;                 /* (n_chunk, CHUNK) */
     char hash[65];
@@ -86,25 +86,17 @@ static vq_status read_text(cv_calib *c, const char *path, vq_err *e)
 
 vq_status cv_calib_open(cv_calib **out, const cv_calib_opts *o, vq_err *e)
 {
-    const vq_engine_opts eo = { .cpu = o->cpu, .threads = o->threads, .ctx = CHUNK,
-                                .max_sessions = 2, .max_rows = CHUNK, .kv = VQ_KV_F32 };
     cv_calib *c = vq_calloc(1, sizeof *c);
-    vq_file *f;
     *out = NULL;
     if (!c) return no_memory(e);
+    c->eng = o->engine;
     c->threads = o->threads;
     c->layer = -1;
+    c->arch = o->config->arch;
+    c->n_layer = o->config->n_layer;
     q_kern_make(&c->kern, o->cpu);
     c->tmp = vq_calloc((size_t)c->threads, sizeof *c->tmp);
-    vq_status st = c->tmp ? vq_file_open(&f, o->model, &c->kern, e) : no_memory(e);
-    if (!st) {
-        c->arch = f->config->arch;
-        c->n_layer = f->config->n_layer;
-        c->flags = f->config->flags;
-        vq_file_close(f);
-        st = vq_pool_new(&c->pool, c->threads, e);
-    }
-    if (!st) st = vq_engine_open(&c->eng, o->model, &eo, e);
+    vq_status st = c->tmp ? vq_pool_new(&c->pool, c->threads, e) : no_memory(e);
     if (!st) st = read_text(c, o->text, e);
     if (st) {
         cv_calib_close(c);
@@ -130,7 +122,6 @@ void cv_calib_close(cv_calib *c)
     drop_moments(c);
     vq_walk_close(c->walk);
     vq_walk_close(c->sample);
-    vq_engine_close(c->eng);
     vq_pool_free(c->pool);
     vq_ids_clear(&c->ids);
     for (int i = 0; c->tmp && i < c->threads; i++) vq_aligned_free(c->tmp[i]);

@@ -9,12 +9,17 @@
 
 #include "core/base/err.h"
 #include "core/file/vaq.h"
+#include "core/vaquita.h"
 #include "quant/quant.h"
 
 typedef struct cv_calib cv_calib;
 
+enum { CV_CALIB_CTX = 256 };    /* ids of a sequence */
+
 typedef struct cv_calib_opts {
-    const char *model;      /* container of float matrices with a tokenizer; stays there */
+    vq_engine *engine;      /* of float matrices with a tokenizer, ctx and max_rows at least
+                             * CV_CALIB_CTX, two sessions free; the caller's */
+    const vaq_config *config; /* its model */
     const char *text;       /* file */
     const char *cpu;
     int threads;            /* > 0 */

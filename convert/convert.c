@@ -10,6 +10,7 @@
 #include "convert/card.h"
 #include "convert/budget.h"
 #include "convert/gguf_model.h"
+#include "convert/quality.h"
 #include "convert/repair.h"
 #include "core/base/mem.h"
 #include "core/file/check.h"
@@ -30,9 +31,12 @@ typedef struct job {
     bool has_tok;
     cv_rules *rules;        /* NULL: none */
     cv_plan plan;
+    vq_engine *source;      /* the checkpoint as it is, for calibration and card; NULL: neither */
     cv_calib *calib;        /* NULL: none */
+    cv_quality quality;     /* the text of the card, if there is one */
     double *cost;           /* (plan.n) of a budget; NULL: none */
     vq_buf meta, recipe, chat_template;
+    size_t late;            /* bytes at the end of meta that are measured at the end */
     vq_buf chosen;          /* the types that a budget bought, as rules */
     double start;           /* seconds, vq_now */
     vq_err *e;
@@ -177,6 +181,17 @@ static vq_status read_text(job *b)
     return st;
 }
 
+static vq_status read_card(job *b)
+{
+    const cv_opts *o = b->o;
+    if (!o->card) return VQ_OK;
+    if (!b->has_tok) {
+        return vq_fail(b->e, VQ_EUSAGE, "%s: has no tokenizer, so no --card with a text", o->src);
+    }
+    return cv_quality_read(&b->quality, o->card, b->tok.section.p, b->tok.section.n,
+                           b->config.c.bos, b->config.c.ctx, b->e);
+}
+
 /* ---- the container ---- */
 
 static vq_status make_plan(job *b)
@@ -228,10 +243,15 @@ static vq_status make_meta(job *b)
     if (b->cost) vq_meta_add_text(&b->meta, "rules", b->chosen.p, b->chosen.n);
     if (b->rules) vq_meta_add_text(&b->meta, "rules", b->o->rules.p, b->o->rules.n);
     if (b->calib) vq_meta_add_text(&b->meta, "calib", cv_calib_hash(b->calib), 64);
+    if (o->card) cv_quality_add_text(&b->meta, &b->quality);
+    const size_t known = b->meta.n;
+    if (o->card) cv_quality_add_figures(&b->meta, NULL);
+    b->late = b->meta.n - known;
+    if (o->quality.n) vq_buf_add(&b->meta, o->quality.p, o->quality.n);
     return b->meta.oom ? no_memory(b) : VQ_OK;
 }
 
-/* ---- calibration and budget ---- */
+/* ---- the source as a model, calibration and budget ---- */
 
 /* The float type that loses nothing of the checkpoint's matrices, or what F32 would not keep. */
 static int float_type(const cv_plan *p)
@@ -246,39 +266,67 @@ static int float_type(const cv_plan *p)
     return type < 0 ? Q_F32 : type;
 }
 
-/* The checkpoint as a container that the engine runs, beside the output. */
-static vq_status open_calib(job *b)
+static void stage(const job *b, const char *what, const char *unit)
+{
+    if (b->o->stage) b->o->stage(b->o->ctx, what, unit);
+}
+
+static int threads_of(const cv_opts *o)
+{
+    return o->threads > 0 ? o->threads : vq_cpu_fast_count();
+}
+
+/* Said before anything is computed.  A file with a journal may be our own, with only the last step
+ * missing: the writer knows. */
+static vq_status check_name(const job *b, const char *journal)
 {
     const cv_opts *o = b->o;
-    if (!o->calib) return VQ_OK;
+    if (!o->out || o->force || !vq_file_exists(o->out) || vq_file_exists(journal)) return VQ_OK;
+    return vq_fail(b->e, VQ_EFAIL, "%s: exists; --force overwrites it", o->out);
+}
+
+/* The checkpoint as a container that the engine runs, beside the output: what calibration and card
+ * share.  It is made again by each run that is gone on with. */
+static vq_status open_source(job *b)
+{
+    const cv_opts *o = b->o;
+    if (!o->calib && (!o->card || o->dry_run)) return VQ_OK;
     if (!b->has_tok) {
-        return vq_fail(b->e, VQ_EUSAGE, "%s: has no tokenizer, so no --calib with a text",
-                       o->src);
+        return vq_fail(b->e, VQ_EUSAGE, "%s: has no tokenizer, so no --calib with a text", o->src);
     }
-    if (o->out && vq_file_exists(o->out) && !o->force) { /* said before anything is computed */
-        return vq_fail(b->e, VQ_EFAIL, "%s: exists; --force overwrites it", o->out);
-    }
-    vq_buf name = { 0 };
+    vq_buf name = { 0 }, journal = { 0 };
     vq_buf_printf(&name, "%s.source", o->out ? o->out : o->src);
-    if (name.oom) {
-        vq_buf_clear(&name);
-        return no_memory(b);
-    }
-    const cv_opts plain = { .src = o->src, .out = name.p, .type = float_type(&b->plan),
-                            .cpu = o->cpu, .threads = o->threads, .yarn_hf = o->yarn_hf,
-                            .drop_mtp = true, .force = true, .progress = o->progress,
-                            .ctx = o->ctx };
-    cv_report r;
-    vq_status st = cv_convert(&plain, &r, b->e);
-    cv_report_clear(&r);
+    vq_buf_printf(&journal, "%s.journal", o->out ? o->out : o->src);
+    vq_status st = name.oom || journal.oom ? no_memory(b) : check_name(b, journal.p);
     if (!st) {
-        const cv_calib_opts co = { .model = name.p, .text = o->calib, .cpu = o->cpu,
-                                   .threads = o->threads > 0 ? o->threads : vq_cpu_fast_count() };
-        st = cv_calib_open(&b->calib, &co, b->e);
+        const cv_opts plain = { .src = o->src, .out = name.p, .type = float_type(&b->plan),
+                                .cpu = o->cpu, .threads = o->threads, .yarn_hf = o->yarn_hf,
+                                .drop_mtp = true, .force = true, .step = o->step,
+                                .progress = o->progress, .ctx = o->ctx };
+        cv_report r;
+        stage(b, "source", NULL);
+        st = cv_convert(&plain, &r, b->e);
+        cv_report_clear(&r);
+    }
+    if (!st) {
+        const size_t card = b->quality.text.ctx, calib = o->calib ? CV_CALIB_CTX : 0;
+        const vq_engine_opts eo = { .cpu = o->cpu, .threads = threads_of(o), .max_sessions = 2,
+                                    .ctx = (uint32_t)(card > calib ? card : calib),
+                                    .max_rows = CV_CALIB_CTX, .kv = VQ_KV_F32 };
+        st = vq_engine_open(&b->source, name.p, &eo, b->e);
         vq_unlink(name.p); /* it is mapped */
     }
     vq_buf_clear(&name);
+    vq_buf_clear(&journal);
     return st;
+}
+
+static vq_status open_calib(job *b)
+{
+    const cv_opts *o = b->o;
+    const cv_calib_opts co = { .engine = b->source, .config = &b->config.c, .text = o->calib,
+                               .cpu = o->cpu, .threads = threads_of(o) };
+    return o->calib ? cv_calib_open(&b->calib, &co, b->e) : VQ_OK;
 }
 
 static vq_writer_spec spec_of(job *b)
@@ -288,7 +336,7 @@ static vq_writer_spec spec_of(job *b)
         .path = b->o->out ? b->o->out : b->o->src, .force = b->o->force, .config = &b->config.c,
         .rope = b->config.rope, .tensor = b->plan.tensor, .n_tensor = b->plan.n,
         .tokenizer = b->has_tok ? tok->p : NULL, .tokenizer_size = b->has_tok ? tok->n : 0,
-        .meta = b->meta.p, .meta_size = b->meta.n, .kern = &b->kern,
+        .meta = b->meta.p, .meta_size = b->meta.n, .late = b->late, .kern = &b->kern,
         .progress = b->o->progress, .ctx = b->o->ctx
     };
     cv_ckpt_stamp(&b->ckpt, spec.stamp);
@@ -332,6 +380,32 @@ static void tell_kept(const job *b, uint64_t kept)
             done, all);
 }
 
+/* The tensors are written: measures what came of them, and puts it into the front. */
+static vq_status measure(job *b, vq_writer *w, const vq_mark *at, cv_report *r)
+{
+    const cv_opts *o = b->o;
+    vq_buf name = { 0 }, figures = { 0 };
+    bool done = false;
+    if (!o->card) return VQ_OK;
+    cv_calib_close(b->calib);
+    b->calib = NULL;
+    stage(b, "card", "tokens");
+    vq_buf_printf(&name, "%s.unfinished", o->out);
+    vq_status st = name.oom ? no_memory(b) : vq_writer_whole(w, at, &done, b->e);
+    if (!st && !done) {
+        const cv_quality_run run = { .source = b->source, .path = name.p, .cpu = o->cpu,
+                                     .threads = threads_of(o), .progress = o->progress,
+                                     .ctx = o->ctx };
+        st = cv_quality_measure(&b->quality, &run, &r->quality, b->e);
+        if (!st) cv_quality_add_figures(&figures, &r->quality);
+        if (figures.oom) st = no_memory(b);
+        if (!st) vq_writer_late(w, figures.p);
+    }
+    vq_buf_clear(&figures);
+    vq_buf_clear(&name);
+    return st;
+}
+
 static vq_status write_container(job *b, cv_report *r, float *rel_rmse)
 {
     const cv_opts *o = b->o;
@@ -340,7 +414,7 @@ static vq_status write_container(job *b, cv_report *r, float *rel_rmse)
     vq_status st = vq_writer_begin(&w, &spec, b->e);
     if (st) return st;
     cv_run run = { .plan = &b->plan, .writer = w, .kern = &b->kern, .step = o->step,
-                   .threads = o->threads > 0 ? o->threads : vq_cpu_fast_count(),
+                   .threads = threads_of(o),
                    .progress = o->progress, .ctx = o->ctx, .rel_rmse = rel_rmse,
                    .calib = b->calib };
     run.from = *vq_writer_found(w);
@@ -358,8 +432,10 @@ static vq_status write_container(job *b, cv_report *r, float *rel_rmse)
         vq_fmt_size(all, b->plan.read_bytes);
         notice(b, "resuming: %s of %s done", done, all);
     }
+    stage(b, "convert", NULL);
     st = cv_pipeline(&run, b->e);
     if (!st) st = check_untouched(b, spec.stamp);
+    if (!st) st = measure(b, w, &run.at, r);
     if (!st) st = vq_writer_end(w, &run.at, r->root, &r->bytes, b->e);
     if (st) {
         const uint64_t kept = vq_writer_abort(w, !run.hopeless);
@@ -380,6 +456,7 @@ static vq_status spend_budget(job *b)
     /* First a guess: what does not fit is said before anything is measured. */
     vq_status st = cv_budget_costs(cost, &b->plan, &b->config.c, NULL, NULL, NULL, b->e);
     if (!st) st = cv_budget_spend(&b->plan, cost, limit, b->e);
+    if (b->calib) stage(b, "tries", "matrices");
     if (!st && b->calib)
         st = cv_budget_costs(cost, &b->plan, &b->config.c, b->calib, o->progress, o->ctx, b->e);
     for (int i = 0; !st && i < 8; i++) { /* what the front takes depends on the types but little */
@@ -482,7 +559,7 @@ vq_status cv_remake(const cv_opts *o, const vq_file *f, const cv_range *range, s
     if (!st) {
         cv_run run = { .plan = &b.plan, .put = put, .to = to, .range = range, .n_range = n,
                        .kern = &b.kern, .progress = o->progress, .ctx = o->ctx,
-                       .threads = o->threads > 0 ? o->threads : vq_cpu_fast_count() };
+                       .threads = threads_of(o) };
         st = cv_pipeline(&run, e);
     }
     cv_plan_clear(&b.plan);
@@ -500,6 +577,8 @@ vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e)
     if (!st) st = read_config(&b);
     if (!st) st = read_text(&b);
     if (!st) st = make_plan(&b);
+    if (!st) st = read_card(&b);
+    if (!st) st = open_source(&b);
     if (!st) st = open_calib(&b);
     if (!st) st = spend_budget(&b);
     if (!st) st = make_meta(&b);
@@ -510,6 +589,8 @@ vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e)
     report->read_mbs = st || o->dry_run ? 0 : read / report->seconds / 1e6;
     report->peak_rss = vq_peak_rss_anon();
     cv_calib_close(b.calib);
+    vq_engine_close(b.source);
+    cv_quality_clear(&b.quality);
     vq_free(b.cost);
     cv_plan_clear(&b.plan);
     cv_rules_free(b.rules);

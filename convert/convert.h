@@ -4,6 +4,7 @@
 
 #include "core/base/err.h"
 #include "core/base/str.h"
+#include "core/engine/score.h"
 #include "core/file/file.h"
 
 typedef struct cv_opts {
@@ -17,6 +18,8 @@ typedef struct cv_opts {
     bool yarn_hf;           /* --yarn-attn hf: ignore the config's attn_factor key */
     bool no_tokenizer, force, dry_run;
     const char *calib;      /* a text to calibrate with; NULL: none */
+    const char *card;       /* a text to measure the result with; NULL: not measured */
+    vq_str quality;         /* metadata records of a card instead (repair); absent: none */
     uint64_t size;          /* bytes that the container may have; 0: no limit */
     double bpw;             /* bits per weight that it may have; 0: no limit */
     bool drop_mtp;          /* leave out the layers that only draft (R1) */
@@ -24,6 +27,8 @@ typedef struct cv_opts {
     uint64_t step;          /* bytes of the file between two commits; 0: as a user wants it */
     const char *name;       /* model name in the metadata; NULL: the folder's */
     bool (*progress)(void *ctx, uint64_t done, uint64_t total); /* bytes read; true = stop */
+    void (*stage)(void *ctx, const char *what, const char *unit); /* what progress counts from now
+                                                                   * on; unit NULL: bytes */
     void (*notice)(void *ctx, const char *line);                /* things the user should know */
     void *ctx;
 } cv_opts;
@@ -49,6 +54,7 @@ typedef struct cv_report {
     cv_tensor_report *tensor; /* (n_tensor), owned */
     size_t n_tensor;
     char *rules;            /* the types of all matrices as a recipe, owned */
+    vq_score_sum quality;   /* of the card; n = 0: not measured in this run */
 } cv_report;
 
 /* Whatever ends it, also kill -9 or a power cut, the same call goes on where it was and gives the

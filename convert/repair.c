@@ -6,10 +6,12 @@
  * the file's or its hashes fit the body.  From a checkpoint it is made again: with the options
  * under which it resembles what is left, with the hashes and error figures that are left; and it is
  * believed when root or directory agree, which hold hashes of all of it.  If those are gone too,
- * all is converted again beside the file, and takes its place when most of the body is the same.
+ * all is converted again beside the file, and takes its place when most of the body is the same;
+ * but not with a quality card, whose figures are copied: those must agree with root or directory.
  * A section of the file that fits its own hash and not the new front speaks against all of that. */
 #include "convert/repair.h"
 
+#include "convert/quality.h"
 #include "core/base/mem.h"
 #include "core/base/pool.h"
 #include "core/file/check.h"
@@ -285,17 +287,28 @@ static double likeness(const wreck *x, const char *made)
     return (double)same / (double)all;
 }
 
-/* The rules a recipe left in the metadata, if those can be read. */
-static vq_str rules_left(const wreck *x)
+/* The metadata that are left, as far as they can be read; by the directory, or, if that does not
+ * lead to any, from where writers put them (behind the config).  false: none. */
+static bool meta_left(const wreck *x, vq_file *f)
 {
     const vaq_header *h = (const vaq_header *)(const void *)x->map.p;
-    if (x->map.size < sizeof *h + 64 * sizeof(vaq_section)) return (vq_str){ NULL, 0 };
-    if (h->n_sections > VAQ_MAX_SECTIONS) return (vq_str){ NULL, 0 };
-    const vaq_section *s = section_of(x->map.p, VAQ_SEC_META);
-    if (!s || s->off > x->map.size || s->size > x->map.size - s->off) return (vq_str){ NULL, 0 };
-    const vq_file f = { .meta = x->map.p + s->off, .meta_size = (size_t)s->size };
-    if (vq_check_meta(f.meta, f.meta_size, x->o->path, NULL)) return (vq_str){ NULL, 0 };
-    return vq_file_meta(&f, "rules");
+    *f = (vq_file){ 0 };
+    if (x->map.size < VAQ_PAGE) return false;
+    if (h->n_sections <= (VAQ_PAGE - sizeof *h) / sizeof(vaq_section)) {
+        const vaq_section *s = section_of(x->map.p, VAQ_SEC_META);
+        if (s && s->off <= x->map.size && s->size <= x->map.size - s->off) {
+            *f = (vq_file){ .meta = x->map.p + s->off, .meta_size = (size_t)s->size };
+            if (!vq_check_meta(f->meta, f->meta_size, x->o->path, NULL)) return f->meta_size != 0;
+        }
+    }
+    for (uint64_t n = VAQ_SEC_TOKENIZER; n >= VAQ_SEC_CHUNKS; n--) { /* with a tokenizer, without */
+        const uint64_t end = sizeof *h + n * sizeof(vaq_section) + sizeof(vaq_config);
+        const uint64_t off = (end + 63) / 64 * 64;
+        *f = (vq_file){ .meta = x->map.p + off };
+        f->meta_size = vq_meta_extent(f->meta, (size_t)(x->map.size - off));
+        if (f->meta_size) return true;
+    }
+    return false;
 }
 
 /* Tries the options of convert; *best are those whose front the file resembles most. */
@@ -304,7 +317,10 @@ static vq_status find_options(const wreck *x, cv_opts *best, vq_buf *made, doubl
     static const int types[] = { -1,   Q_N4, Q_N4S,  Q_N5,  Q_L6, Q_L8,
                                  Q_P6, Q_P5, Q_BF16, Q_F16, Q_F32 };
     enum { N = sizeof types / sizeof types[0] };
-    const vq_str rules = rules_left(x);
+    vq_file left;
+    const bool any = meta_left(x, &left);
+    const vq_str rules = any ? vq_file_meta(&left, "rules") : (vq_str){ NULL, 0 };
+    const vq_str quality = any ? cv_quality_find(&left) : (vq_str){ NULL, 0 };
     vq_status first = VQ_OK;
     *like = 0;
     for (unsigned i = 0; *like < 1 && i < N * 8; i++) {
@@ -317,6 +333,7 @@ static vq_status find_options(const wreck *x, cv_opts *best, vq_buf *made, doubl
         o.front = &b;
         o.rules = rules;
         o.rules_name = x->o->path;
+        o.quality = quality;
         o.no_tokenizer = i & 1;
         o.drop_mtp = i & 2;
         o.yarn_hf = i & 4;
@@ -340,13 +357,26 @@ static vq_status find_options(const wreck *x, cv_opts *best, vq_buf *made, doubl
     return made->p ? VQ_OK : first ? first : other_content(x, e);
 }
 
-/* Is this front that of the file?  Root and directory hold hashes of all of it. */
-static bool proved(const wreck *x, void *made)
+/* Is this sealed front that of the file?  Root and directory hold hashes of all of it. */
+static bool hashes_agree(const wreck *x, const void *made)
 {
     const vaq_header *h = made;
-    vq_front_seal(made, x->o->kern);
     return same_root(x, h) || !memcmp(x->map.p + sizeof *h, h + 1,
                                       h->n_sections * sizeof(vaq_section));
+}
+
+static bool proved(const wreck *x, void *made)
+{
+    vq_front_seal(made, x->o->kern);
+    return hashes_agree(x, made);
+}
+
+/* Figures that nothing proves are not passed on. */
+static vq_status card_lost(const wreck *x, vq_err *e)
+{
+    return vq_fail(e, VQ_EFAIL, "%s: its quality card cannot be trusted, and is measured on a text "
+                   "that is not here: repair it from a copy, or convert again with --card",
+                   x->o->path);
 }
 
 /* Gives the front made anew the error figures and hashes that are left in the file; and if that is
@@ -391,6 +421,7 @@ static vq_status convert_again(const wreck *x, const cv_opts *found, vq_err *e)
     o.type = found->type;
     o.rules = found->rules;
     o.rules_name = found->rules_name;
+    o.quality = found->quality;
     o.no_tokenizer = found->no_tokenizer;
     o.drop_mtp = found->drop_mtp;
     o.yarn_hf = found->yarn_hf;
@@ -398,6 +429,7 @@ static vq_status convert_again(const wreck *x, const cv_opts *found, vq_err *e)
     if (!s) s = vq_file_open(&f, o.out, x->o->kern, e);
     if (!s) s = share_of_body(x, f, &share, e);
     if (!s && (share < 0.5 || contradicts(x, f->map.p, 0))) s = other_content(x, e);
+    if (!s && o.quality.n && !hashes_agree(x, f->map.p)) s = card_lost(x, e);
     vq_file_close(f);
     if (!s) s = vq_rename(o.out, x->o->path, e);
     else if (s == VQ_EFAIL) vq_unlink(o.out);

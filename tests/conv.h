@@ -103,6 +103,28 @@ static inline void refused(const ck *k, vq_status want, const char *says)
     refused_as(k, &(cv_opts){ .type = Q_N4, .threads = 2 }, want, says);
 }
 
+/* A model with a tokenizer as the checkpoint, of a context of 64, and a text for its card. */
+static inline void put_model(char card[300])
+{
+    static const char *const files[] = { "config.json", "model.safetensors", "tokenizer.json",
+                                         "tokenizer_config.json" };
+    const char *text = "Tom has three apples and Ann has five. They put them in one basket and eat "
+                       "two on the way home. How many apples are left? There were eight, so six.";
+    ck_empty(src);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[300], *ctx;
+        vq_buf b = { 0 };
+        snprintf(path, sizeof path, "tests/data/models/tiny-r1-qwen/%s", files[i]);
+        T_OK(!vq_file_read(path, 1 << 30, &b, NULL), "%s", path);
+        vq_buf_char(&b, 0);
+        if (i == 0 && (ctx = strstr(b.p, ": 4096"))) memcpy(ctx, ":   64", 6);
+        T_OK(!ck_put(src, files[i], b.p, b.n - 1), "%s", files[i]);
+        vq_buf_clear(&b);
+    }
+    snprintf(card, 300, "%s/card.txt", scratch);
+    T_OK(!ck_put_text(scratch, "card.txt", text), "%s", card);
+}
+
 static inline void conv_begin(void)
 {
     const char *tmp = getenv("TMPDIR");

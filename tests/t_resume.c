@@ -196,11 +196,11 @@ static void set_right(const ck *k)
     ck_empty(out_dir);
 }
 
-static void test_steps(const ck *k, harm h, long stride)
+static void test_steps(const ck *k, harm h, long from, long stride)
 {
     bool reached = true;
     long n = 0, resumed = 0, bad = 0;
-    for (long at = 1; reached && at < 20000; at += stride, n++) {
+    for (long at = from; reached && at < 20000; at += stride, n++) {
         vq_err e;
         uint64_t done = 0;
         const int st = harmed(h, at, &reached);
@@ -445,6 +445,45 @@ static void test_random_kills(void)
            "had gone on\n", whole, killed, finished, went_on);
 }
 
+/* With a card: the source is made twice, and the finished container waits for figures.  The last
+ * steps, where those come, one by one. */
+static void test_card(long stride)
+{
+    char text[300];
+    vq_err e;
+    put_model(text);
+    base.card = text;
+    base.step = 1 << 16;
+    ck_empty(out_dir);
+    T_OK(!once(NULL, &e) && root_of(right) && files_in(out_dir) == 1, "%s", e.msg);
+    ck_empty(out_dir);
+    long low = 1, high = 20000; /* steps that are reached; that are not */
+    while (high - low > 1) {
+        const long mid = (low + high) / 2;
+        bool reached = false;
+        harmed(KILL, mid, &reached);
+        if (reached) low = mid;
+        else high = mid;
+        ck_empty(out_dir);
+    }
+    static const harm harms[] = { KILL, POWER, FAIL_FULL, FAIL_EIO };
+    for (size_t i = 0; i < sizeof harms / sizeof *harms; i++) {
+        test_steps(NULL, harms[i], 1 + (long)i, stride);
+        test_steps(NULL, harms[i], low - 15, 1);
+    }
+    /* Another text is another container. */
+    bool reached;
+    harmed(KILL, low - 2, &reached);
+    T_OK(beside(".unfinished") && beside(".journal"), "killed near the end");
+    base.card = NULL;
+    T_OK(once(NULL, &e) == VQ_EFAIL && strstr(e.msg, "another text for its card"), "%s", e.msg);
+    base.card = text;
+    T_OK(!once(NULL, &e) && is_right() && files_in(out_dir) == 1, "%s", e.msg);
+    ck_empty(out_dir);
+    base.card = NULL;
+    vq_unlink(text);
+}
+
 int main(void)
 {
     const char *tmp = getenv("TMPDIR");
@@ -459,15 +498,17 @@ int main(void)
     ck_make(&small);
     ck_large(&large);
     set_right(&small);
-    for (int h = 0; h < N_HARM; h++) test_steps(&small, (harm)h, all ? 1 : quick ? 11 : 3);
+    for (int h = 0; h < N_HARM; h++) test_steps(&small, (harm)h, 1, all ? 1 : quick ? 11 : 3);
     base.type = Q_BF16;
     set_right(&large);
-    for (int h = 0; h < N_HARM; h++) test_steps(&large, (harm)h, all ? 1 : quick ? 67 : 29);
+    for (int h = 0; h < N_HARM; h++) test_steps(&large, (harm)h, 1, all ? 1 : quick ? 67 : 29);
     test_refusals(&large);
     test_damaged();
     test_two_at_once();
     test_interrupted();
     test_random_kills();
+    base.type = Q_N4;
+    test_card(all ? 1 : quick ? 97 : 31);
     ck_free(&small);
     ck_free(&large);
     conv_end();

@@ -110,6 +110,14 @@ bool app_progress_step(void *ctx, uint64_t done, uint64_t total)
     return false;
 }
 
+void app_progress_stage(void *ctx, const char *what, const char *unit)
+{
+    app_progress *p = ctx;
+    p->what = what;
+    p->unit = unit;
+    p->at = UINT64_MAX; /* whatever comes next begins anew */
+}
+
 void app_progress_end(app_progress *p)
 {
     if (p->drawn) fputs("\r\033[K", stderr);

@@ -68,6 +68,8 @@ void app_progress_begin(app_progress *p, const app *a, const char *what, const c
                         double delay);
 /* A progress callback for all layers, ctx being the app_progress; true = the user wants to stop. */
 bool app_progress_step(void *ctx, uint64_t done, uint64_t total);
+/* A callback: another kind of work begins.  ctx: as of app_progress_step. */
+void app_progress_stage(void *ctx, const char *what, const char *unit);
 void app_progress_end(app_progress *p);   /* wipes the line */
 /* A callback for notices: one stands above the progress line, which is drawn anew below.  ctx: as
  * of app_progress_step. */

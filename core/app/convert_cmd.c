@@ -8,7 +8,7 @@
 #include <string.h>
 
 typedef struct convert_opts {
-    const char *out, *recipe, *calib;
+    const char *out, *recipe, *calib, *card;
     uint64_t size;
     double bpw;
     int type, yarn, mtp;
@@ -26,13 +26,15 @@ static const args_opt options[] = {
       "auto|f32|bf16|f16|l8|l6|n5|n4|n4s|p6|p5",
       "of matrices: f32 bf16 f16 l8 l6 n5 n4 n4s p6 p5 auto" },
     { ARGS_TEXT, "--recipe", "FILE", offsetof(convert_opts, recipe), 0, 0, NULL,
-      "a type for each matrix; --type for those it leaves out" },
+      "lines as `v,o,down 0-3,27 l6`: types, the last fit decides" },
     { ARGS_SIZE, "--size", "SIZE", offsetof(convert_opts, size), 1, 1e15, NULL,
       "choose types so that the file is no larger (1.0G)" },
     { ARGS_REAL, "--bpw", "X", offsetof(convert_opts, bpw), 1, 32, NULL,
       "choose types for so many bits per weight (4.3)" },
     { ARGS_TEXT, "--calib", "TEXT", offsetof(convert_opts, calib), 0, 0, NULL,
       "a text like those it will see: better codes and choices" },
+    { ARGS_TEXT, "--card", "TEXT", offsetof(convert_opts, card), 0, 0, NULL,
+      "another text, to measure what was lost: `info` prints it" },
     { ARGS_CHOICE, "--yarn-attn", "HOW", offsetof(convert_opts, yarn), 0, 0, "file|hf",
       "attn_factor of a YaRN config: honour (file) or ignore (hf)" },
     { ARGS_CHOICE, "--mtp", "HOW", offsetof(convert_opts, mtp), 0, 0, "keep|drop",
@@ -40,7 +42,7 @@ static const args_opt options[] = {
     { ARGS_FLAG, "--no-tokenizer", NULL, offsetof(convert_opts, no_tokenizer), 0, 0, NULL,
       "leave the tokenizer out: ids only" },
     { ARGS_FLAG, "--dry-run", NULL, offsetof(convert_opts, dry_run), 0, 0, NULL,
-      "check everything, write nothing" },
+      "check everything, write nothing, print the recipe" },
     { ARGS_FLAG, "--force", NULL, offsetof(convert_opts, force), 0, 0, NULL,
       "overwrite a file; start over where going on is refused" },
     { .kind = ARGS_END },
@@ -74,6 +76,14 @@ static vq_status print_json(app *a, const cv_report *r, const char *hex, vq_err 
     }
     vq_jw_close(&w, ']');
     vq_jw_cstr(&w, "rules", r->rules);
+    if (r->quality.n) {
+        vq_jw_open(&w, "quality", '{');
+        vq_jw_f64(&w, "kl", r->quality.mean);
+        vq_jw_f64(&w, "kl_p99", r->quality.p99);
+        vq_jw_f64(&w, "top1", r->quality.top1);
+        vq_jw_u64(&w, "tokens", r->quality.n);
+        vq_jw_close(&w, '}');
+    }
     vq_jw_cstr(&w, "sha256", hex);
     vq_jw_cstr(&w, "cpu", a->level);
     vq_jw_close(&w, '}');
@@ -116,6 +126,12 @@ static void print_text(app *a, const convert_opts *o, const cv_report *r)
                  (double)worst, name);
         app_puts(a, line);
     }
+    if (r->quality.n) {
+        snprintf(line, sizeof line, "kl from its source: mean %.6f, p99 %.6f; same first token "
+                 "%.2f %%; %zu tokens of %.200s\n", r->quality.mean, r->quality.p99,
+                 100 * r->quality.top1, r->quality.n, o->card);
+        app_puts(a, line);
+    }
 }
 
 static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err *e)
@@ -147,10 +163,12 @@ static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err
         .drop_mtp = o->mtp == 1,
         .force = o->force,
         .calib = o->calib,
+        .card = o->card,
         .size = o->size,
         .bpw = o->bpw,
         .dry_run = o->dry_run,
         .progress = app_progress_step,
+        .stage = app_progress_stage,
         .notice = app_progress_note,
         .ctx = &p,
     };
@@ -177,7 +195,6 @@ const app_verb app_verb_convert = {
     "convert", "SRC -o OUT.vaq", "a checkpoint or a GGUF model into a container",
     "SRC: a Hugging Face folder, a .safetensors beside its config.json, or a .gguf.\n"
     "auto: N4, more for head, embedding and outer layers; R1: P6 N4s N4, L6, L8.\n"
-    "Rules: `v,o,down 0-3,27 l6`, the last that fits decides; --dry-run prints them.\n"
     "Stopped in any way, it goes on when called again the same, to the same bytes.\n"
     "Example:\n"
     "  vaquita convert DeepSeek-R1-Distill-Qwen-1.5B -o r1-1.5b.vaq\n",

@@ -5,6 +5,7 @@
 #include "convert/convert.h"
 #include "core/app/app.h"
 #include "core/base/os.h"
+#include "core/file/check.h"
 #include "core/file/file.h"
 #include "core/vaquita.h"
 
@@ -38,6 +39,7 @@ static void put_types(vq_jw *w, const vq_file *f)
         vq_jw_u64(w, "tensors", n);
         vq_jw_u64(w, "params", params);
         vq_jw_u64(w, "bytes", bytes);
+        vq_jw_f64(w, "bpw", params ? 8.0 * (double)bytes / (double)params : 0);
         vq_jw_close(w, '}');
     }
     vq_jw_close(w, '}');
@@ -51,15 +53,34 @@ static void put_quality(vq_jw *w, const vq_file *f)
     for (size_t pos = 0; vq_file_meta_next(f, &pos, &m);) {
         char key[64];
         const size_t n = sizeof prefix - 1;
-        if (m.type != VAQ_META_F64 || m.key.n <= n || m.key.n - n >= sizeof key ||
-            memcmp(m.key.p, prefix, n) != 0) {
-            continue;
-        }
+        const bool ours = m.key.n > n && m.key.n - n < sizeof key && !memcmp(m.key.p, prefix, n);
+        if (!ours) continue;
         memcpy(key, m.key.p + n, m.key.n - n);
         key[m.key.n - n] = 0;
-        vq_jw_f64(w, key, m.f64);
+        if (m.type == VAQ_META_F64) vq_jw_f64(w, key, m.f64);
+        else if (m.type == VAQ_META_U64) vq_jw_u64(w, key, m.u64);
+        else put_str(w, key, m.text);
     }
     vq_jw_close(w, '}');
+}
+
+/* How far the weights of each matrix are from the checkpoint's: what encoding lost. */
+static void put_errors(vq_jw *w, const vq_file *f)
+{
+    vq_jw_open(w, "tensors", '[');
+    for (uint32_t i = 0; i < f->n_tensor; i++) {
+        const vaq_tensor *t = &f->tensor[i];
+        const q_typeinfo *type = q_type_info(t->type);
+        char name[96];
+        if (t->layout == VAQ_VECTOR) continue;
+        vq_tensor_name(name, t);
+        vq_jw_open(w, NULL, '{');
+        vq_jw_cstr(w, "name", name);
+        vq_jw_cstr(w, "type", type ? type->name : NULL);
+        vq_jw_f64(w, "rel_rmse", (double)t->rel_rmse);
+        vq_jw_close(w, '}');
+    }
+    vq_jw_close(w, ']');
 }
 
 static void put_container(vq_jw *w, const vq_file *f)
@@ -101,6 +122,7 @@ static void put_container(vq_jw *w, const vq_file *f)
         if (s.p) put_str(w, keys[i], s);
     }
     vq_jw_close(w, '}');
+    put_errors(w, f);
     put_quality(w, f);
     char hex[65];
     for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", f->header->root[i]);
@@ -248,6 +270,56 @@ static void put_grouped(vq_buf *out, const vq_json *j, uint32_t v)
     }
 }
 
+/* Of all matrices those that lost most: "worst  n4s model.layers...: relative error 0.0741". */
+static void put_worst(vq_buf *out, const vq_json *j, uint32_t v)
+{
+    enum { WORST = 5 };
+    struct { double err; uint32_t at; } worst[WORST + 1] = { 0 };
+    for (uint32_t k = vq_json_first(j, v); k; k = vq_json_next(j, v, k)) {
+        double x = 0;
+        int i = WORST;
+        vq_json_f64(j, vq_json_get(j, k, "rel_rmse"), &x);
+        for (; i && x > worst[i - 1].err; i--) worst[i] = worst[i - 1];
+        worst[i].err = x;
+        worst[i].at = k;
+    }
+    for (int i = 0; i < WORST && worst[i].err > 0; i++) {
+        const vq_str type = vq_json_str(j, vq_json_get(j, worst[i].at, "type"));
+        const vq_str name = vq_json_str(j, vq_json_get(j, worst[i].at, "name"));
+        vq_buf_printf(out, "worst       %.*s %.*s: relative error %.4f\n", (int)type.n, type.p,
+                      (int)name.n, name.p, worst[i].err);
+    }
+}
+
+/* The label.  false: there are other figures, of another writer. */
+static bool put_card(vq_buf *out, const vq_json *j, uint32_t v)
+{
+    double kl, p99, top1, tokens;
+    const vq_str sha = vq_json_str(j, vq_json_get(j, v, "text_sha256"));
+    const uint32_t text = vq_json_get(j, v, "text"), ctx = vq_json_get(j, v, "ctx");
+    const uint32_t chunks = vq_json_get(j, v, "chunks");
+    if (!vq_json_first(j, v)) {
+        vq_buf_str(out, "quality     not measured; convert with --card TEXT\n");
+        return true;
+    }
+    if (!vq_json_f64(j, vq_json_get(j, v, "kl"), &kl) || sha.n < 12 ||
+        !vq_json_f64(j, vq_json_get(j, v, "kl_p99"), &p99) ||
+        !vq_json_f64(j, vq_json_get(j, v, "top1"), &top1) ||
+        !vq_json_f64(j, vq_json_get(j, v, "tokens"), &tokens) || !text || !ctx || !chunks) {
+        return false;
+    }
+    vq_buf_printf(out, "quality     kl from its source %.6f nats per token, p99 %.6f\n"
+                  "quality     same first token %.2f %%\n"
+                  "quality     measured on %.0f tokens of ", kl, p99, 100 * top1, tokens);
+    put_value(out, j, text);
+    vq_buf_str(out, " (");
+    put_value(out, j, chunks);
+    vq_buf_str(out, " chunks of ");
+    put_value(out, j, ctx);
+    vq_buf_printf(out, ", ids sha256 %.12s)\n", sha.p);
+    return true;
+}
+
 static vq_status print_text(app *a, const vq_buf *json, vq_err *e)
 {
     vq_json j;
@@ -258,6 +330,11 @@ static vq_status print_text(app *a, const vq_buf *json, vq_err *e)
         const vq_str key = vq_json_str(&j, k);
         k = vq_json_next(&j, 0, k);
         const bool object = vq_json_type(&j, k) == VQ_JOBJ;
+        if (vq_str_eq(key, "tensors") && vq_json_type(&j, k) == VQ_JARR) {
+            put_worst(&out, &j, k);
+            continue;
+        }
+        if (vq_str_eq(key, "quality") && object && put_card(&out, &j, k)) continue;
         if (vq_json_type(&j, k) == VQ_JNULL || (object && !vq_json_first(&j, k))) continue;
         if (vq_str_eq(key, "kernels") && object) {
             put_grouped(&out, &j, k);

@@ -54,9 +54,10 @@ vq_status score_text_read(vq_score_text *t, const score_opts *o, const vq_engine
     return VQ_OK;
 }
 
-bool score_stop(void *ctx)
+bool score_stop(void *ctx, size_t n)
 {
     (void)ctx;
+    (void)n;
     return term_interrupted();
 }
 

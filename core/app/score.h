@@ -39,7 +39,7 @@ typedef struct score_opts {
 vq_status score_text_read(vq_score_text *t, const score_opts *o, const vq_engine *eng, vq_err *e);
 
 /* A vq_score_stop_fn: has the user asked? */
-bool score_stop(void *ctx);
+bool score_stop(void *ctx, size_t n);
 
 /* The lines of a run: values of each chunk, n_value doubles, in the order of the text. */
 typedef struct score_log {

@@ -47,8 +47,9 @@ vq_status vq_score_enter(vq_engine *eng, vq_session *s, const int32_t *ids, size
     vq_status st = vq_session_truncate(s, 0, e);
     if (!st) st = vq_session_add(s, ids, n, e);
     while (!st && left) {
+        const size_t before = left;
         st = vq_step(eng, &s, 1, STEP, &left, e);
-        if (!st && stop(ctx)) st = interrupted(e);
+        if (!st && stop(ctx, before - left)) st = interrupted(e);
     }
     return st ? st : vq_session_check(s, e);
 }
@@ -156,7 +157,7 @@ static vq_status keep_ref(void *ctx, size_t pos, const float *logits, vq_err *e)
 {
     vq_score_pair *p = ctx;
     memcpy(p->ref + (pos - p->from) * p->vocab, logits, p->vocab * sizeof *logits);
-    return p->stop(p->stop_ctx) ? interrupted(e) : VQ_OK;
+    return p->stop(p->stop_ctx, 1) ? interrupted(e) : VQ_OK;
 }
 
 static vq_status compare(void *ctx, size_t pos, const float *logits, vq_err *e)
@@ -165,7 +166,7 @@ static vq_status compare(void *ctx, size_t pos, const float *logits, vq_err *e)
     const size_t i = pos - vq_score_first(p->ctx);
     p->value[i] = vq_score_divergence(p->eng[0], p->tmp, p->ref + (pos - p->from) * p->vocab,
                                       logits, &p->value[vq_score_per_chunk(p->ctx) + i]);
-    return p->stop(p->stop_ctx) ? interrupted(e) : VQ_OK;
+    return p->stop(p->stop_ctx, 1) ? interrupted(e) : VQ_OK;
 }
 
 vq_status vq_score_pair_chunk(vq_score_pair *p, const int32_t *ids, double *value, vq_err *e)

@@ -28,8 +28,8 @@ void vq_score_chunk(const vq_score_text *t, size_t i, int32_t *out);
 static inline size_t vq_score_first(size_t ctx) { return ctx / 2; }
 static inline size_t vq_score_per_chunk(size_t ctx) { return ctx - 1 - ctx / 2; }
 
-/* Asked between steps and rows; true: stop (VQ_EINTR). */
-typedef bool vq_score_stop_fn(void *ctx);
+/* Asked between steps and rows, n of which were computed since; true: stop (VQ_EINTR). */
+typedef bool vq_score_stop_fn(void *ctx, size_t n);
 
 /* Computes the positions in front of the scored ones, from an empty sequence. */
 vq_status vq_score_enter(vq_engine *eng, vq_session *s, const int32_t *ids, size_t n,

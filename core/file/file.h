@@ -112,6 +112,7 @@ typedef struct vq_mark {
     uint8_t tail[32];           /* hash of what there is of the next chunk */
 } vq_mark;
 
+enum { VQ_LATE_MOST = 256 };
 typedef struct vq_writer vq_writer;
 typedef struct vq_writer_spec {
     const char *path;           /* final name */
@@ -125,6 +126,8 @@ typedef struct vq_writer_spec {
     size_t tokenizer_size;
     const void *meta;           /* metadata records, see vq_meta_add_* */
     size_t meta_size;
+    size_t late;                /* of them the last so many bytes, VQ_LATE_MOST at most, are not
+                                 * known before the tensors are written: vq_writer_late */
     const q_kern *kern;
     uint8_t stamp[32];          /* whatever changes when the source may have changed */
     vq_progress_fn *progress;   /* over the bytes of an unfinished file that are read again; NULL */
@@ -148,6 +151,11 @@ void vq_writer_rmse(vq_writer *w, size_t i, float rel_rmse);
 void vq_writer_mark(const vq_writer *w, vq_mark *m);
 /* Makes that mark the one to go on from.  May run in another thread while this one puts. */
 vq_status vq_writer_commit(vq_writer *w, const vq_mark *m, vq_err *e);
+/* For metadata that depends on the tensors.  m: the mark behind the last put.  PATH.unfinished is
+ * then a container that opens, with the late bytes as begin got them.  VQ_OK and *done: begin found
+ * it finished, with all it needs. */
+vq_status vq_writer_whole(vq_writer *w, const vq_mark *m, bool *done, vq_err *e);
+void vq_writer_late(vq_writer *w, const void *p);   /* the late bytes as they should be */
 /* m: the mark behind the last put (the journal's last).  Frees w; on failure it is still there, for
  * abort. */
 vq_status vq_writer_end(vq_writer *w, const vq_mark *m, uint8_t root[32], uint64_t *bytes,
@@ -163,6 +171,8 @@ vq_status vq_front_make(vq_buf *front, uint64_t *file_size, const vq_writer_spec
 /* Hashes its sections into the directory, and both into the root, after a change of its content. */
 void vq_front_seal(void *front, const q_kern *kern);
 
+/* How many of n bytes are whole records, from the start: of metadata whose size is lost. */
+size_t vq_meta_extent(const uint8_t *p, size_t n);
 void vq_meta_add_text(vq_buf *b, const char *key, const char *p, size_t n);
 void vq_meta_add_u64(vq_buf *b, const char *key, uint64_t v);
 void vq_meta_add_f64(vq_buf *b, const char *key, double v);

@@ -113,6 +113,7 @@ static void explain(char why[300], const vq_buf *head, const vq_journal_head *no
         { "source_sha256", "from another checkpoint (its headers or its config are not the same)",
           false },
         { "recipe", "with another recipe", true },
+        { "quality.text_sha256", "with another text for its card, or without one", false },
         { "tool", "by another version", true },
         { "name", "under another name", true },
     };

@@ -38,6 +38,7 @@ static size_t record_size(const uint8_t *p, size_t left)
     memcpy(&r, p, sizeof r);
     left -= sizeof r;
     if (r.key_len == 0 || r.key_len > left || r.value_len > left - r.key_len) return 0;
+    if (r.type < VAQ_META_TEXT || r.type > VAQ_META_F64) return 0;
     if (r.type != VAQ_META_TEXT && r.value_len != 8) return 0;
     size_t n = r.key_len + (size_t)r.value_len, padded = round8(n);
     const uint8_t *q = p + sizeof r;
@@ -66,6 +67,13 @@ vq_status vq_check_meta(const uint8_t *p, size_t n, const char *name, vq_err *e)
         at += size;
     }
     return VQ_OK;
+}
+
+size_t vq_meta_extent(const uint8_t *p, size_t n)
+{
+    size_t at = 0, size;
+    while ((size = record_size(p + at, n - at)) != 0) at += size;
+    return at;
 }
 
 bool vq_file_meta_next(const vq_file *f, size_t *pos, vq_meta *out)

@@ -68,7 +68,7 @@ static_assert(sizeof(vaq_section) == 64, "section");
  * a multiple of 8 }.  type 1 = UTF-8 text, 2 = u64, 3 = f64.  Keys of today: name, distill_of,
  * licence, source (folder or repository name), source_sha256 (hex; of headers and config:
  * see convert), recipe, rules, template, chat_template, tool (writer's version),
- * quality.* (f64). */
+ * quality.* (convert/quality.h). */
 enum { VAQ_META_TEXT = 1, VAQ_META_U64 = 2, VAQ_META_F64 = 3 };
 
 typedef enum vaq_arch { VAQ_QWEN2 = 1, VAQ_LLAMA = 2, VAQ_QWEN3 = 3, VAQ_DEEPSEEK3 = 4 } vaq_arch;

@@ -42,6 +42,7 @@ struct vq_writer {
     uint64_t off[VAQ_SEC_TOKENIZER + 1];    /* place of each section in the front, by id */
     uint64_t size[VAQ_SEC_TOKENIZER + 1];
     uint32_t n_sections;
+    size_t late;            /* last bytes of the metadata: not known at begin */
     vaq_tensor *tensor;     /* (n_tensor) in file order, the caller's */
     uint32_t n_tensor;
 
@@ -169,6 +170,8 @@ static vq_status prepare(vq_writer **out, const vq_writer_spec *spec, vq_err *e)
     if (!w) return no_memory(spec->path, e);
     w->fd.fd = -1;
     w->kern = spec->kern;
+    w->late = spec->late;
+    assert(w->late <= VQ_LATE_MOST && w->late <= spec->meta_size);
     w->n_tensor = (uint32_t)spec->n_tensor;
     w->path = vq_strndup(spec->path, strlen(spec->path));
     vq_buf part = { 0 };
@@ -237,18 +240,28 @@ static void seal(vq_writer *w, uint8_t root[32])
 
 /* ---- an unfinished file ---- */
 
-/* Is the file under the final name what this writer would make?  The journal has all figures. */
+static uint64_t late_off(const vq_writer *w)
+{
+    return w->off[VAQ_SEC_META] + w->size[VAQ_SEC_META] - w->late;
+}
+
+/* Is the file under the final name what this writer would make?  The journal has all figures but
+ * the late ones, which are its own. */
 static bool already_done(vq_writer *w)
 {
     vaq_header h;
     vq_fd f;
     uint64_t size;
-    uint8_t root[32];
+    uint8_t root[32], was[VQ_LATE_MOST];
     if (w->found.n_rmse != w->n_tensor || vq_fd_open_read(&f, w->path, &size, NULL)) return false;
-    const vq_status s = vq_fd_pread(f, &h, sizeof h, 0, w->path, NULL);
+    memcpy(was, w->front + late_off(w), w->late);
+    vq_status s = vq_fd_pread(f, &h, sizeof h, 0, w->path, NULL);
+    if (!s) s = vq_fd_pread(f, w->front + late_off(w), w->late, late_off(w), w->path, NULL);
     vq_fd_close(&f);
     seal(w, root);
-    return !s && size == w->file_size && !memcmp(h.root, root, sizeof root);
+    const bool done = !s && size == w->file_size && !memcmp(h.root, root, sizeof root);
+    if (!done) vq_writer_late(w, was);
+    return done;
 }
 
 /* How much of the body is as the journal says: up to `end`, or the start of the first chunk that
@@ -508,20 +521,31 @@ vq_status vq_writer_commit(vq_writer *w, const vq_mark *m, vq_err *e)
 
 /* ---- end ---- */
 
-static vq_status finish(vq_writer *w, const vq_mark *m, uint8_t root[32], vq_err *e)
+void vq_writer_late(vq_writer *w, const void *p)
+{
+    memcpy(w->front + late_off(w), p, w->late);
+}
+
+/* Body and front, durable.  The journal must tell of the whole file before the name changes: from
+ * it alone the next run knows that all is done. */
+static vq_status complete(vq_writer *w, const vq_mark *m, uint8_t root[32], vq_err *e)
 {
     assert(w->at + 1 == w->n_tensor && w->at_done == w->tensor[w->at].size);
     vq_status s = pad_to(w, w->file_size, e);
     if (s) return s;
     seal(w, root);
     s = vq_fd_pwrite(w->fd, w->front, (size_t)w->body_off, 0, w->part, e);
-    /* The journal must tell of the whole file before the name changes: from it alone the next run
-     * knows that all is done. */
     vq_mark all = *m;
     all.pos = w->file_size;
     all.n_hash = (uint32_t)(w->size[VAQ_SEC_CHUNKS] / 32);
-    if (!s) s = vq_writer_commit(w, &all, e);
-    return s ? s : vq_rename(w->part, w->path, e);
+    return s ? s : vq_writer_commit(w, &all, e);
+}
+
+vq_status vq_writer_whole(vq_writer *w, const vq_mark *m, bool *done, vq_err *e)
+{
+    uint8_t root[32];
+    *done = w->renamed;
+    return w->renamed ? VQ_OK : complete(w, m, root, e);
 }
 
 vq_status vq_writer_end(vq_writer *w, const vq_mark *m, uint8_t root[32], uint64_t *bytes,
@@ -529,7 +553,8 @@ vq_status vq_writer_end(vq_writer *w, const vq_mark *m, uint8_t root[32], uint64
 {
     vq_status s = VQ_OK;
     if (w->renamed) seal(w, root);
-    else s = finish(w, m, root, e);
+    else s = complete(w, m, root, e);
+    if (!s && !w->renamed) s = vq_rename(w->part, w->path, e);
     if (s) return s;
     *bytes = w->file_size;
     vq_fd_close(&w->fd); /* it has its name: only the journal is left to remove */
