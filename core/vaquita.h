@@ -145,7 +145,7 @@ typedef struct vq_sampling {
  * not part of the session's ids, and whatever they do to the session drops it if it must. */
 typedef enum vq_draft {
     VQ_DRAFT_OFF = 0,
-    VQ_DRAFT_NGRAM,         /* wherever the latest 3 or more ids came before in the session: what
+    VQ_DRAFT_NGRAM,         /* wherever the latest 2 or more ids came before in the session: what
                              * followed them then */
     VQ_DRAFT_MTP,           /* by the model's own draft head; VQ_EUSAGE if it has none */
     VQ_DRAFT_AUTO           /* the best kind the model has, as many ids as pay for themselves by the

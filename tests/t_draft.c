@@ -495,26 +495,26 @@ static void ngrams(void)
         if (what % 3 == 0) continue; /* not asked after every id */
         const int most = 1 + k % 8, got = d->propose(d, v, n, g, most);
         size_t best = 0, latest = 0;
-        for (size_t a = 3; a < n; a++)
-            if (agrees(v, a, n) >= 3) latest = a;
+        for (size_t a = 2; a < n; a++)
+            if (agrees(v, a, n) >= 2) latest = a;
         asked += latest != 0;
         missed += latest && !got;
         if (!got) continue;
         found++;
         /* Some place agrees, no worse than the latest one, and went on just so. */
-        for (size_t a = 3; a < n && !best; a++) {
+        for (size_t a = 2; a < n && !best; a++) {
             int i = 0;
             while (i < got && (a + (size_t)i < n ? v[a + (size_t)i] : g[a + (size_t)i - n].id)
                                   == g[i].id)
                 i++;
-            if (i == got && agrees(v, a, n) >= 3 && agrees(v, a, n) >= agrees(v, latest, n))
+            if (i == got && agrees(v, a, n) >= 2 && agrees(v, a, n) >= agrees(v, latest, n))
                 best = a;
         }
         wrong += got > most || !best;
     }
     d->close(d);
     T_OK(!wrong && found > 1000, "%d of %d proposals are no continuation", wrong, found);
-    /* 12 ids make 1728 n-grams under 2048 hashes: many share a list, of which 32 are looked at. */
+    /* 12 ids make 144 pairs under 2048 hashes: some share a list, of which 32 are looked at. */
     T_OK(missed * 50 < asked, "%d of %d overlooked", missed, asked);
 }
 
@@ -588,7 +588,8 @@ static void paces(void)
                     if (c == 0 && a == 1 && b == 1)
                         T_OK(off >= 4 * on, "all right, %d ids: %.3f", n, off / on);
                     if (c == 1 && a == 1 && b == 1)
-                        T_OK(off >= 1.9 * on, "all right, steep, %d ids: %.3f", n, off / on);
+                        T_OK(off >= (n < 1600 ? 1.5 : 1.9) * on, "all right, steep, %d ids: %.3f",
+                             n, off / on);
                 }
     double on = 0;
     for (uint64_t seed = 1; seed <= 8; seed++)

@@ -16,8 +16,11 @@
 
 static const float FADE = 0.9f;     /* per guess met: some ten are remembered */
 static const float LOSS = 0.01f;    /* of a plain pass, per id: a third of the 3 % auto may lose */
-static const float START = 0.75f;   /* plain passes that may be lost before anything was won */
-static const float CREDIT = 3.0f;   /* plain passes won earlier that may be lost again */
+/* Plain passes that may be lost before anything was won; also what the first verification may
+ * lose where m rows take m times as long, as with plain C kernels: it has few guesses unless they
+ * are very sure. */
+static const float START = 0.75f;
+static const float CREDIT = 5.0f;   /* plain passes won earlier that may be lost again */
 static const float WORTH = 1.02f;   /* below this a gain is noise */
 static const float LEAST = 0.02f;   /* chance below which a row is never worth its time */
 enum {
@@ -25,13 +28,11 @@ enum {
     FRESH = 64,             /* passes for which a plain one's time holds: contexts deepen */
     KNOWN = 256,            /* passes after which the time of m rows is tried again, and dear
                              * guesses that were given up */
-    PLAIN_FIRST = 2,        /* plain passes before the first verification ... */
-    FIRST = 2               /* ... which has so many guesses: where m rows take m times as long, as
-                             * with plain C kernels, it loses no more passes than that */
+    PLAIN_FIRST = 2         /* plain passes before the first verification */
 };
 
 /* Chances before anything was met, by rank, and the number of guesses they weigh. */
-static const float chance0[VQ_DRAFT_CLASSES] = { .3f, .4f, .5f, .6f, .75f, .85f, .9f, .9f };
+static const float chance0[VQ_DRAFT_CLASSES] = { .4f, .4f, .6f, .75f, .8f, .85f, .9f, .95f };
 static const float weight0 = 2.0f;
 
 /* What m rows take beside one, where nothing was measured: the first further row makes a pass lose
@@ -54,10 +55,12 @@ void vq_pace_init(vq_pace *p, vq_draft mode)
 
 /* ---- times ---- */
 
-static void add_time(vq_pace_time *t, float s, uint64_t pass)
+/* Of two middle times a plain pass takes the lower and others the higher: in doubt drafts lose. */
+static void add_time(vq_pace *p, int m, float s)
 {
+    vq_pace_time *t = &p->time[m];
     float v[VQ_PACE_TIMES];
-    if (pass - t->at >= KNOWN) t->n = 0;
+    if (p->passes - t->at >= KNOWN) t->n = 0;
     t->s[t->n++ % VQ_PACE_TIMES] = s;
     const int have = t->n < VQ_PACE_TIMES ? (int)t->n : VQ_PACE_TIMES;
     memcpy(v, t->s, sizeof v);
@@ -67,8 +70,8 @@ static void add_time(vq_pace_time *t, float s, uint64_t pass)
         for (; j > 0 && v[j - 1] > x; j--) v[j] = v[j - 1];
         v[j] = x;
     }
-    t->median = v[(have - 1) / 2];
-    t->at = pass;
+    t->median = v[(have - (m == 1)) / 2];
+    t->at = p->passes;
 }
 
 static bool known(const vq_pace *p, int m)
@@ -106,30 +109,36 @@ void vq_pace_pass(vq_pace *p, int rows, double seconds)
 {
     settle(p);
     p->passes++;
-    if (p->by != VQ_PACE_TIME || seconds < 0 || rows < 1 || rows > VQ_DRAFT_MOST + 1)
-        return;
+    if (p->by == VQ_PACE_ALL || seconds < 0 || rows < 1 || rows > VQ_DRAFT_MOST + 1) return;
     if (rows > p->top) p->top = rows;
     float s = (float)seconds;
     if (rows > 1) {
+        /* Drafts that were asked for come before any plain pass: a guess until there is one. */
+        if (!p->time[1].n) add_time(p, 1, s / guess_time(rows));
         /* More than so many plain passes: something else took the machine. */
         const float most = p->time[1].median * (float)rows;
         p->untried = false;
-        add_time(&p->time[rows], s < most ? s : most, p->passes);
+        add_time(p, rows, s < most ? s : most);
         p->rows = rows;
         p->gained = 0;
         return;
     }
     const bool first = p->time[1].n == 0;
-    add_time(&p->time[1], s, p->passes);
+    add_time(p, 1, s);
     s = p->time[1].median;
     if (first) p->owed = -START * s;
 }
 
 bool vq_pace_wants_time(const vq_pace *p, int guesses)
 {
-    return p->by == VQ_PACE_TIME
+    return p->by != VQ_PACE_ALL
            && (guesses > 0 || p->time[1].n < VQ_PACE_TIMES || p->passes % SOMETIMES == 0
                || p->passes - p->time[1].at >= FRESH);
+}
+
+float vq_pace_upkeep(const vq_pace *p)
+{
+    return p->by == VQ_PACE_TIME ? LOSS * p->time[1].median : 0;
 }
 
 /* ---- chances ---- */
@@ -164,19 +173,19 @@ int vq_pace_choose(vq_pace *p)
 {
     if (p->by == VQ_PACE_ALL) return p->n;
     const bool timed = p->by == VQ_PACE_TIME;
-    const float plain = timed ? p->time[1].median : 1;
     if (timed) {
         settle(p);
         if (p->time[1].n < PLAIN_FIRST || p->passes - p->time[1].at >= FRESH) return 0;
     }
+    const float plain = p->time[1].n ? p->time[1].median : 1;
     float yield = 1, all = 1, best = timed ? WORTH : 0;
     int k = 0;
-    const int most = timed && p->untried && p->n > FIRST ? FIRST : p->n;
-    for (int i = 0; i < most; i++) {
-        const float t = timed ? time_of(p, i + 2) : guess_time(i + 2);
+    for (int i = 0; i < p->n; i++) {
+        const float t = p->time[1].n ? time_of(p, i + 2) : guess_time(i + 2);
         all *= chance(p, p->guess[i].rank);
         if (all < LEAST) break;
         yield += all;
+        if (timed && p->untried && i > 0 && (float)(i + 2) - yield > START) break;
         if (yield * plain / t <= best) continue;
         if (timed && p->owed + t - plain > 0) continue;
         best = yield * plain / t;
@@ -187,6 +196,7 @@ int vq_pace_choose(vq_pace *p)
 
 int vq_pace_afford(vq_pace *p, int most)
 {
+    if (p->untried && most > 1) most = 1;
     for (int i = 0; i < most; i++)
         p->guess[i].rank = i < VQ_DRAFT_CLASSES ? VQ_DRAFT_CLASSES - 1 - i : 0;
     p->n = most;

@@ -6,7 +6,8 @@
  * time and never change a bit, whoever makes it: that is the whole contract between the two.
  *
  * The pace decides how many guesses are worth a row.  It learns how often guesses of a class come
- * true, also from those it did not verify, and for VQ_DRAFT_AUTO what a pass of m rows takes. */
+ * true, also from those it did not verify, and what a pass of m rows takes; VQ_DRAFT_AUTO makes
+ * none where that loses, drafts that were asked for are made in any case, the best number. */
 #ifndef CORE_ENGINE_DRAFT_H
 #define CORE_ENGINE_DRAFT_H
 
@@ -38,11 +39,13 @@ struct vq_drafter {
      * no interest. */
     void (*saw)(vq_drafter *d, const int32_t *ids, size_t n, size_t first, int rows,
                 const float *state, size_t ld);
+    float allowed_s;        /* seconds that following may take per position while no guesses are
+                             * asked for: a source that needs more gives up.  0: any */
     bool dear;              /* guesses take time: only those are asked for that will be computed */
     void (*close)(vq_drafter *d);
 };
 
-/* Guesses from the sequence itself: what followed the last time its latest 3 or more ids came
+/* Guesses from the sequence itself: what followed when its latest 2 or more ids came before
  * (draft_ngram.c).  All memory is taken here: 4 bytes per position and at most 256 KiB. */
 vq_status vq_ngram_new(vq_drafter **out, uint32_t ctx, vq_err *e);
 
@@ -80,6 +83,8 @@ bool vq_pace_wants_time(const vq_pace *p, int guesses);
 int vq_pace_choose(vq_pace *p);
 /* The same before there are guesses, for a drafter whose i-th guess has the i-th highest rank. */
 int vq_pace_afford(vq_pace *p, int most);
+/* Seconds per position that a drafter may take to follow what it does not guess: allowed_s. */
+float vq_pace_upkeep(const vq_pace *p);
 /* A pass of this sequence alone: `rows` rows, all but the first guesses; seconds < 0:
  * not timed. */
 void vq_pace_pass(vq_pace *p, int rows, double seconds);

@@ -3,14 +3,16 @@
  * The head has keys and values of its own, a row per position, each made from the model's state
  * there and the id that came next.  Rows are made when both are known and somebody asks: a prompt's
  * at once, from the states of the pass; those of single ids wait, states kept, until the next
- * proposal or until there is no more room, so that a head that is switched off costs next to
- * nothing.  Invariant: rows are made for all positions below `made`, and state[i] belongs to
+ * proposal or until there is no more room, so that a head that is switched off costs little; if
+ * even that is more than its owner allows (a model of a few layers), none are made any more.
+ * Invariant: rows are made for all positions below `made`, and state[i] belongs to
  * position made + i.  When positions are missed (ids computed before the drafter came) there is
  * nothing to go on from and no more guesses are made.
  *
  * Guess k feeds on guess k - 1 and on what the head itself knew there; those rows are written over
  * once the true ids are known. */
 #include "core/base/mem.h"
+#include "core/base/os.h"
 #include "core/engine/draft.h"
 #include "core/engine/private.h"
 
@@ -28,6 +30,7 @@ typedef struct mtp {
     size_t made;                /* rows */
     int waiting;                /* states */
     bool lost;                  /* a position was missed */
+    double row_s;               /* seconds of a row made behind a pass; 0: not known */
     float *state;               /* (VQ_MTP_STATES, hidden) */
     float *logits;              /* (n_vocab) */
 } mtp;
@@ -98,14 +101,18 @@ static void saw(vq_drafter *base, const int32_t *ids, size_t n, size_t first, in
     if (first < d->made + (size_t)d->waiting) d->waiting = (int)(first - d->made);
     d->lost = first != d->made + (size_t)d->waiting;
     /* Of positions below n - 1 the next id is known. */
-    const size_t end = first + (size_t)rows < n ? first + (size_t)rows : n - 1;
+    const size_t end = first + (size_t)rows < n ? first + (size_t)rows : n - 1, made = d->made;
+    const bool full = d->waiting + rows > ROOM && end < first + PROMPT;
+    const double start = full || end >= first + PROMPT ? vq_now() : 0;
+    if (full && base->allowed_s > 0 && d->row_s > base->allowed_s) d->lost = true;
     if (!d->lost && end >= first + PROMPT) {
         d->lost = !catch_up(d, ids, first, NULL, NULL)
                || !make_rows(d, ids, (int)(end - first), state, ld, NULL, NULL);
         state += (end - first) * ld;
         rows -= (int)(end - first);
     }
-    if (!d->lost && d->waiting + rows > ROOM) d->lost = !catch_up(d, ids, first, NULL, NULL);
+    if (!d->lost && full) d->lost = !catch_up(d, ids, first, NULL, NULL);
+    if (d->made > made) d->row_s = (vq_now() - start) / (double)(d->made - made);
     for (int i = 0; !d->lost && i < rows; i++)
         memcpy(state_at(d, d->waiting++), state + (size_t)i * ld, hidden * sizeof *state);
 }

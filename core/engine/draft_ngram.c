@@ -1,9 +1,11 @@
 /* draft_ngram.c - guesses that need no weights: a text that repeats itself goes on as before.
  *
- * Every place of the sequence is filed under a hash of the 3 ids before it: `head` holds the latest
+ * Every place of the sequence is filed under a hash of the 2 ids before it: `head` holds the latest
  * place of each hash, `prev` the place before it with the same one, so the places of a hash are a
  * list of falling positions.  The latest ids are looked up, the few newest places are compared with
- * them, and the one whose past agrees furthest back is continued.
+ * them, and the one whose past agrees furthest back is continued.  In a long text two ids came more
+ * often than that, so the place that was continued last is compared as well: what copies a passage
+ * does not lose it at a common word.
  *
  * Places are filed in rising order and taken out again in falling order when the sequence is cut.
  * Invariant: a place is the head of its list or behind a later one, prev[p] < p. */
@@ -11,8 +13,9 @@
 #include "core/engine/draft.h"
 
 enum {
-    GRAM = 3,               /* shorter agreement is chance (kernels.md 10) */
-    PLACES = 8,             /* that agree, from which the best is taken */
+    GRAM = 2,               /* after two ids half of the guesses come true (SmolLM2); what that is
+                             * worth the pace knows, it counts them apart */
+    PLACES = 16,            /* that agree, from which the best is taken */
     STEPS = 32,             /* of a list: where most places came under their hash by chance */
     FAR = 64                /* ids back to which agreement is counted */
 };
@@ -23,6 +26,7 @@ typedef struct ngram {
     int32_t *prev;          /* (ctx + 1) */
     int bits;
     size_t filed;           /* places GRAM .. filed are filed */
+    size_t from, at;        /* ids[at] was last guessed to be ids[from]; 0: never */
 } ngram;
 
 static int bits_for(uint32_t ctx)
@@ -56,7 +60,7 @@ static int agreement(const int32_t *ids, size_t a, size_t n) /* a < n */
 
 static int rank_of(int length)
 {
-    static const int least[] = { 4, 5, 7, 10, 16, 32 };
+    static const int least[] = { 3, 4, 5, 7, 10, 16, 32 };
     int r = 0;
     while (r < (int)(sizeof least / sizeof least[0]) && length >= least[r]) r++;
     return r;
@@ -68,8 +72,16 @@ static int propose(vq_drafter *d, const int32_t *ids, size_t n, vq_guess *out, i
     if (n < GRAM) return 0;
     if (g->filed < GRAM) g->filed = GRAM - 1;
     for (; g->filed + 1 < n; g->filed++) file(g, ids, g->filed + 1);
-    int longest = GRAM - 1;
     size_t from = 0;
+    int longest = GRAM - 1;
+    if (g->at && n > g->at) {
+        const size_t on = g->from + (n - g->at);
+        const int l = agreement(ids, on, n);
+        if (l > longest) {
+            longest = l;
+            from = on;
+        }
+    }
     int32_t p = g->head[hash(g, ids + n)];
     for (int i = 0, steps = 0; p && i < PLACES && steps < STEPS; p = g->prev[p]) {
         const int l = agreement(ids, (size_t)p, n);
@@ -81,6 +93,8 @@ static int propose(vq_drafter *d, const int32_t *ids, size_t n, vq_guess *out, i
         steps++;
     }
     if (!from) return 0;
+    g->from = from;
+    g->at = n;
     const int there = n - from < (size_t)most ? (int)(n - from) : most;
     for (int i = 0; i < most; i++) /* a period shorter than the draft goes round */
         out[i] = (vq_guess){ i < there ? ids[from + (size_t)i] : out[i - there].id,
@@ -91,6 +105,7 @@ static int propose(vq_drafter *d, const int32_t *ids, size_t n, vq_guess *out, i
 static void cut(vq_drafter *d, const int32_t *ids, size_t n)
 {
     ngram *g = (ngram *)d;
+    if (g->at > n) g->at = 0;
     for (; g->filed >= GRAM && g->filed >= n; g->filed--)
         g->head[hash(g, ids + g->filed)] = g->prev[g->filed];
 }

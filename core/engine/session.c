@@ -274,6 +274,7 @@ static void tell_drafter(vq_session *s, int at)
     const vq_fw *fw = s->eng->fw;
     if (!s->drafter || !s->drafter->saw || !s->rows || s->bad) return;
     const float *state = vq_fw_state(fw, at);
+    s->drafter->allowed_s = vq_pace_upkeep(&s->pace);
     vq_noalloc_enter();
     s->drafter->saw(s->drafter, s->ids, s->n, s->done - (size_t)s->rows, s->rows + s->n_ahead,
                     state, (size_t)(vq_fw_state(fw, at + 1) - state));
