@@ -38,11 +38,7 @@ Q_INLINE void group_a8(const int type, const int M, float *y, size_t ldy, const 
         const int8_t *s8 = (const int8_t *)w;
         w += 64;
         for (int h = 0; h < halves; h++) {
-            if (M == 1) {
-                Q_UNROLL
-                for (int i = -64; i < plane_bytes(type); i += 64)
-                    ask_ahead(w + i);
-            }
+            ask_tile(type, w);
             for (int half = 0, nh = opaque(2); half < nh; half++) {
                 __m256i z[TILE_M];
                 tile_z8(type, M, z, s8 + 32 * h + 8 * half, w + 32 * half, q, off, &g);

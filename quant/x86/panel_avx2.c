@@ -2,8 +2,9 @@
  *
  * One row group by 12 tiles is unpacked once (codes, int16 sub-scale pairs: exact, 16 KB) and stays
  * in L1 while the activations of all tokens stream past in blocks of 8, for each half of 8 rows; f
- * waits in y between K blocks.  K blocks are the outer loop, so the activations of one (768 B per
- * token) stay in L2 for all row groups of the call.
+ * waits in y between K blocks.  With many tokens K blocks are the outer loop, so the activations of
+ * one (768 B per token) stay in L2 for all row groups of the call.  Where those of all k fit there,
+ * row groups are the outer loop and the matrix is read strictly forward, asked for ahead.
  *
  * Activations are copied once per K block into the order in which they are read, and made unsigned:
  * a + 128 lies in 1..255.  Then the codes need no bias: two maddubs of codes in -32..31 add up in
@@ -13,7 +14,7 @@
  * has 7 bits, so each maddubs has its own madd.
  *
  * Pairs come here with few tokens too: their unpacking is most of the work, so the way through L1
- * costs little.  Then row groups are the outer loop and the matrix is read strictly forward. */
+ * costs little. */
 #include "quant/x86/panel_avx2.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -37,7 +38,7 @@ typedef struct half_tile { /* 8 rows x 64 k */
 
 typedef struct panel {
     half_tile at[2][PANEL_T];
-    uint8_t act[PANEL_T * PANEL_MAX * Q_TILE]; /* block after block (12, M, 64), + 128 */
+    uint8_t act[PANEL_T * PANEL_MAX * Q_TILE]; /* + 128, block after block (12, M, 64) */
     float edge[PANEL_MAX][8]; /* y of the last 8 rows where not all exist */
 } panel;
 static_assert(sizeof(panel) <= Q_TMP, "the panel must fit the scratch of a gemm");
@@ -89,28 +90,29 @@ Q_INLINE void unpack_half(const int type, half_tile *o, const int8_t *s8, const 
     _mm256_store_si256((__m256i *)o->start, _mm256_slli_epi32(sum, 7));
 }
 
-/* nt tiles of a group from its tile at w. */
-Q_INLINE void unpack_group(const int type, panel *p, const uint8_t *w, int nt)
+/* nt tiles of a group from its tile at w.  ask: they come from memory. */
+Q_INLINE void unpack_group(const int type, panel *p, const uint8_t *w, int nt, bool ask)
 {
     for (int t = 0; t < nt; t++) {
         const int odd = t % halves_of(type); /* second 64 k of the tile */
         const uint8_t *tile = w + tile_at(type, t), *planes = tile + 64 + plane_bytes(type) * odd;
         const int8_t *s8 = (const int8_t *)tile + 32 * odd;
-        if (has_pairs(type)) ask_tile(type, planes);
+        if (ask) ask_tile(type, planes);
         for (int half = 0, nh = opaque(2); half < nh; half++)
             unpack_half(type, &p->at[half][t], s8 + 8 * half, planes + 32 * half);
     }
 }
 
-static void __attribute__((noinline)) unpack(int type, panel *p, const uint8_t *w, int nt)
+static void __attribute__((noinline)) unpack(int type, panel *p, const uint8_t *w, int nt,
+                                             bool ask)
 {
     switch (type) {
-    case Q_L6: unpack_group(Q_L6, p, w, nt); break;
-    case Q_N5: unpack_group(Q_N5, p, w, nt); break;
-    case Q_N4: unpack_group(Q_N4, p, w, nt); break;
-    case Q_N4S: unpack_group(Q_N4S, p, w, nt); break;
-    case Q_P6: unpack_group(Q_P6, p, w, nt); break;
-    default: unpack_group(Q_P5, p, w, nt); break;
+    case Q_L6: unpack_group(Q_L6, p, w, nt, ask); break;
+    case Q_N5: unpack_group(Q_N5, p, w, nt, ask); break;
+    case Q_N4: unpack_group(Q_N4, p, w, nt, ask); break;
+    case Q_N4S: unpack_group(Q_N4S, p, w, nt, ask); break;
+    case Q_P6: unpack_group(Q_P6, p, w, nt, ask); break;
+    default: unpack_group(Q_P5, p, w, nt, ask); break;
     }
 }
 
@@ -198,31 +200,36 @@ Q_INLINE void tokens(const int kind, const half_tile *p, int nt, block b, int m)
 static void tokens_n4(const half_tile *p, int nt, block b, int m) { tokens(Q_N4, p, nt, b, m); }
 static void tokens_n5(const half_tile *p, int nt, block b, int m) { tokens(Q_N5, p, nt, b, m); }
 
-/* At most PANEL_MAX tokens and ng row groups from g0 on. */
+/* At most PANEL_MAX tokens. */
 static void pass(int type, float *y, size_t ldy, const uint8_t *w, int n, const q_acts *x, int m0,
-                 int m, panel *p, int g0, int ng)
+                 int m, panel *p)
 {
     const size_t bytes = q_group_bytes(type, Q_TILE * x->kt), stride = (size_t)x->M;
-    const int kt = tiles_of(type, x);
-    for (int t0 = 0; t0 < kt; t0 += PANEL_T) {
-        const int nt = kt - t0 < PANEL_T ? kt - t0 : PANEL_T;
-        const size_t at = (size_t)t0 * stride + (size_t)m0;
-        block b = { .first = t0 == 0, .last = t0 + nt == kt, .act = p->act,
-                    .d = x->d + at, .stride = stride };
-        pack_acts(p->act, x->q + Q_TILE * at, stride, nt, m);
-        for (int g = g0; g < g0 + ng; g++) {
-            const uint8_t *wg = w + bytes * (size_t)g, *from = wg + 64 + tile_at(type, t0);
-            unpack(type, p, from, nt);
-            for (int half = 0; half < 2 && 16 * g + 8 * half < n; half++) {
-                float *to = y + 16 * g + 8 * half;
-                const int rows = n - 16 * g - 8 * half;
-                b.y = rows < 8 ? p->edge[0] : to;
-                b.ldy = rows < 8 ? 8 : ldy;
-                b.row_scale = (const float *)wg + 8 * half;
-                if (type == Q_N5) tokens_n5(p->at[half], nt, b, m);
-                else tokens_n4(p->at[half], nt, b, m);
-                for (int j = 0; rows < 8 && b.last && j < m; j++)
-                    memcpy(to + (size_t)j * ldy, p->edge[j], (size_t)rows * sizeof *to);
+    const int kt = tiles_of(type, x), ng = (n + 15) / 16;
+    const bool whole = kt * m <= PANEL_T * PANEL_MAX; /* the activations of all k fit */
+    const int step = whole ? 1 : ng;
+    for (int g0 = 0; g0 < ng; g0 += step) {
+        for (int t0 = 0; t0 < kt; t0 += PANEL_T) {
+            const int nt = kt - t0 < PANEL_T ? kt - t0 : PANEL_T;
+            const size_t at = (size_t)t0 * stride + (size_t)m0;
+            uint8_t *act = p->act + (whole ? Q_TILE * t0 * m : 0);
+            block b = { .first = t0 == 0, .last = t0 + nt == kt, .act = act, .d = x->d + at,
+                        .stride = stride };
+            if (g0 == 0) pack_acts(act, x->q + Q_TILE * at, stride, nt, m);
+            for (int g = g0; g < g0 + step; g++) {
+                const uint8_t *wg = w + bytes * (size_t)g;
+                unpack(type, p, wg + 64 + tile_at(type, t0), nt, whole);
+                for (int half = 0; half < 2 && 16 * g + 8 * half < n; half++) {
+                    float *to = y + 16 * g + 8 * half;
+                    const int rows = n - 16 * g - 8 * half;
+                    b.y = rows < 8 ? p->edge[0] : to;
+                    b.ldy = rows < 8 ? 8 : ldy;
+                    b.row_scale = (const float *)wg + 8 * half;
+                    if (type == Q_N5) tokens_n5(p->at[half], nt, b, m);
+                    else tokens_n4(p->at[half], nt, b, m);
+                    for (int j = 0; rows < 8 && b.last && j < m; j++)
+                        memcpy(to + (size_t)j * ldy, p->edge[j], (size_t)rows * sizeof *to);
+                }
             }
         }
     }
@@ -232,11 +239,9 @@ void q_panel_avx2(int type, float *y, size_t ldy, const void *w, int n, const q_
                   int m, void *tmp)
 {
     const int passes = (m + PANEL_MAX - 1) / PANEL_MAX; /* equal ones: none below PANEL_MIN */
-    const int ng = (n + 15) / 16, step = m < PANEL_MIN ? 1 : ng;
     for (int i = 0, j = 0; i < passes; i++) {
         const int end = (int)((long long)m * (i + 1) / passes);
-        for (int g = 0; g < ng; g += step)
-            pass(type, y + (size_t)j * ldy, ldy, w, n, x, m0 + j, end - j, tmp, g, step);
+        pass(type, y + (size_t)j * ldy, ldy, w, n, x, m0 + j, end - j, tmp);
         j = end;
     }
 }
