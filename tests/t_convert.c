@@ -23,6 +23,8 @@
 
 /* ---- goldens ---- */
 
+static bool quick; /* VQ_QUICK: an emulator or a sanitizer takes its time */
+
 static const struct { const char *model; int type; const char *hash; } goldens[] = {
 #include "tests/data/golden/convert.inc"
 };
@@ -36,10 +38,9 @@ static void test_goldens(void)
         snprintf(dir, sizeof dir, "tests/data/models/%s", goldens[i].model);
         const q_typeinfo *t = q_type_info(goldens[i].type);
         const char *type = t ? t->name : "auto";
-        /* All thread counts on a dense model and one with experts: under an emulator encoding
-         * takes its time. */
-        const bool few = strcmp(goldens[i].model, "tiny-r1-qwen") != 0 &&
-                         strcmp(goldens[i].model, "tiny-r1-fp8") != 0;
+        /* All thread counts on a dense model and one with experts. */
+        const bool few = quick || (strcmp(goldens[i].model, "tiny-r1-qwen") != 0 &&
+                                   strcmp(goldens[i].model, "tiny-r1-fp8") != 0);
         for (int threads = few ? 3 : 1; threads <= 3; threads++) {
             cv_report r;
             vq_err e;
@@ -600,7 +601,7 @@ static void test_no_memory(void)
     ck_empty(out_dir);
     /* Every allocation until it passes; beyond the first few hundred (the tokenizer's many) in
      * strides, a prime so that no kind is always skipped. */
-    for (; st && n < 100000; n += n < 300 ? 1 : 37) {
+    for (; st && n < 100000; n += quick ? 17 : n < 300 ? 1 : 37) {
         cv_report r;
         vq_err e;
         vq_mem_fail_at(n);
@@ -617,6 +618,8 @@ static void test_no_memory(void)
 
 int main(void)
 {
+    const char *v = getenv("VQ_QUICK");
+    quick = v && *v;
     conv_begin();
     test_goldens();
     test_content();
