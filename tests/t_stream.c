@@ -20,9 +20,14 @@ static vq_engine *engine(const char *path, uint64_t experts_ram, int threads)
     return eng;
 }
 
-/* Ids and logits of a prompt and what follows; a second session goes along. */
-static void text(vq_engine *eng, vq_draft draft, bool beside, uint8_t out[32])
+/* Ids and logits of a prompt and what follows; a second session goes along.  The prompt ends in a
+ * question, "Which number is the largest: 79, 50, 49?", whose numbers the thoughts take up, so that
+ * there are n-grams to draft.  Returns the ids drafted. */
+static uint64_t text(vq_engine *eng, vq_draft draft, bool beside, uint8_t out[32])
 {
+    static const int32_t question[] = { 0, 699, 394, 392, 277, 366, 437, 28, 223, 25, 27, 14,
+                                        223, 23, 18, 14, 223, 22, 27, 33, 700, 701, 201 };
+    enum { Q = sizeof question / sizeof question[0] };
     const vq_session_opts o = { .sampling = { .temperature = 0.8, .top_p = 0.95, .seed = 5 },
                                 .draft = draft, .ignore_eos = true };
     vq_session *s = NULL, *t = NULL;
@@ -30,7 +35,8 @@ static void text(vq_engine *eng, vq_draft draft, bool beside, uint8_t out[32])
     vq_sha256 h;
     int32_t ids[PROMPT], id;
     vq_sha256_init(&h, NULL);
-    for (int i = 0; i < PROMPT; i++) ids[i] = (37 * i * i + 11) % 699;
+    for (int i = 0; i < PROMPT; i++)
+        ids[i] = i < PROMPT - Q ? (37 * i * i + 11) % 699 : question[i - (PROMPT - Q)];
     T_OK(!vq_session_open(&s, eng, &o, &e) && !vq_session_open(&t, eng, NULL, &e), "%s", e.msg);
     T_OK(!vq_session_add(s, ids, PROMPT, &e) && !vq_session_add(t, ids, 9, &e), "%s", e.msg);
     for (int k = 0; k < NEW; k++) {
@@ -43,14 +49,16 @@ static void text(vq_engine *eng, vq_draft draft, bool beside, uint8_t out[32])
         T_OK(!vq_session_add(s, &id, 1, &e) && !vq_session_add(t, &id, 1, &e), "%s", e.msg);
     }
     vq_sha256_end(&h, out);
+    const uint64_t drafted = vq_session_draft_stats(s).drafted;
     vq_session_close(s);
     vq_session_close(t);
+    return drafted;
 }
 
 static void same_bits(const char *path, const char *type)
 {
     uint8_t want[32], got[32];
-    uint64_t largest;
+    uint64_t largest, drafted[3] = { 0 };
     vq_engine *eng = engine(path, 0, 2);
     if (!eng) return;
     T_OK(vq_engine_experts(eng).slots == 0, "a file that fits is mapped");
@@ -63,7 +71,7 @@ static void same_bits(const char *path, const char *type)
         const int n = slots[i / 3];
         eng = engine(path, (uint64_t)n * largest, 1 + i % 3);
         if (!eng) return;
-        text(eng, drafts[i % 3], i % 2, got);
+        drafted[i % 3] += text(eng, drafts[i % 3], i % 2, got);
         T_OK(!memcmp(got, want, 32), "%s: %d slots, draft %d%s", type, n, i % 3,
              i % 2 ? ", beside another" : "");
         const vq_expert_stats s = vq_engine_experts(eng);
@@ -74,6 +82,8 @@ static void same_bits(const char *path, const char *type)
         T_OK(!memcmp(got, want, 32), "%s: %d slots, again", type, n);
         vq_engine_close(eng);
     }
+    T_OK(!drafted[0] && drafted[1] && drafted[2], "%s: %d, %d and %d ids drafted", type,
+         (int)drafted[0], (int)drafted[1], (int)drafted[2]);
     vq_err e = { 0 };
     const vq_engine_opts o = { .experts_ram = largest - 1 };
     T_OK(vq_engine_open(&eng, path, &o, &e) == VQ_ENOFIT && strstr(e.msg, "one of them"), "%s",
