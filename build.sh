@@ -26,7 +26,7 @@ CC=${CC:-cc}
 BUILD=${BUILD:-build}
 JOBS=${JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
 RUN=${VQ_RUN:-}
-ISAS="avx2 avxvnni avx512vnni amx shani dotprod i8mm armsha2" # suffixes of files with own flags
+ISAS="avx2 avxvnni avx512vnni avx512vbmi amx shani dotprod i8mm armsha2" # suffixes of files with own flags
 export LC_ALL=C
 
 say() { printf '%s\n' "$*" >&2; }
@@ -97,6 +97,8 @@ probe() { # sets CPU, BASE, STRICT, SMALL, LINK, DEPS and ISA_* ; cached in $BUI
         isa avxvnni immintrin.h -mavx2 -mfma -mf16c -mavxvnni
         isa avx512vnni immintrin.h -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl \
             -mavx512dq -mavx512vnni
+        isa avx512vbmi immintrin.h -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl \
+            -mavx512dq -mavx512vnni -mavx512vbmi
         isa amx immintrin.h -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq \
             -mavx512vnni -mamx-tile -mamx-int8
         isa shani immintrin.h -msha -msse4.1 ;;

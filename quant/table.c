@@ -20,6 +20,7 @@ static const struct level {
     { "avx512vnni", Q_CPU_AVX512VNNI,
       { q_fill_gemm_avx512vnni, q_fill_attn_avx512vnni, q_fill_vec_avx512vnni,
         q_fill_enc_avx512vnni } },
+    { "avx512vbmi", Q_CPU_AVX512VBMI, { q_fill_gemm_avx512vbmi } },
     { "amx", Q_CPU_AMX, { q_fill_gemm_amx, q_fill_attn_amx } },
     { "neon", Q_CPU_NEON,
       { q_fill_vec_neon, q_fill_gemmf_neon, q_fill_gemm_neon, q_fill_attn_neon } },

@@ -20,6 +20,7 @@ bool q_fill_gemm_avx512vnni(q_kern *t);
 bool q_fill_attn_avx512vnni(q_kern *t);
 bool q_fill_vec_avx512vnni(q_kern *t);
 bool q_fill_enc_avx512vnni(q_kern *t);
+bool q_fill_gemm_avx512vbmi(q_kern *t);
 bool q_fill_gemm_amx(q_kern *t);
 bool q_fill_attn_amx(q_kern *t);
 bool q_fill_sha_shani(q_kern *t);

@@ -143,8 +143,8 @@ static void put_features(vq_jw *w)
 {
     static const struct { uint32_t bit; const char *name; } all[] = {
         { Q_CPU_AVX2, "avx2" }, { Q_CPU_AVXVNNI, "avxvnni" }, { Q_CPU_AVX512VNNI, "avx512vnni" },
-        { Q_CPU_AMX, "amx" }, { Q_CPU_SHANI, "shani" }, { Q_CPU_NEON, "neon" },
-        { Q_CPU_DOTPROD, "dotprod" },
+        { Q_CPU_AVX512VBMI, "avx512vbmi" }, { Q_CPU_AMX, "amx" }, { Q_CPU_SHANI, "shani" },
+        { Q_CPU_NEON, "neon" }, { Q_CPU_DOTPROD, "dotprod" },
         { Q_CPU_I8MM, "i8mm" }, { Q_CPU_ARMSHA2, "armsha2" },
     };
     const uint32_t has = q_cpu_detect();

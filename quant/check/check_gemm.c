@@ -34,6 +34,7 @@ static void gemm_a8(qc *c, int type)
                        turn / 3 % QC_A_FILLS);
     for (int w = 0; w < QC_W_FILLS; w++)
         for (int a = 0; a < QC_A_FILLS; a++) one_a8(c, type, 17, 256, 5, 1, w, a);
+    one_a8(c, type, 33, 192, 270, 1, QC_W_RANDOM, QC_A_RANDOM); /* panels take 256 tokens at once */
 }
 
 /* One token: how fast weights stream, rate 0.  Many: how fast products are made, rate 1. */

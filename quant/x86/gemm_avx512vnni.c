@@ -126,6 +126,18 @@ static void gemm_n4s_avx512vnni(float *y, size_t ldy, const void *w, int n, cons
     q_gemm_avx512vnni(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
 }
 
+static void gemm_p6_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                               int m0, int m, void *tmp)
+{
+    q_panel_avx512vnni(Q_P6, y, ldy, w, n, x, m0, m, tmp);
+}
+
+static void gemm_p5_avx512vnni(float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                               int m0, int m, void *tmp)
+{
+    q_panel_avx512vnni(Q_P5, y, ldy, w, n, x, m0, m, tmp);
+}
+
 /* ---- float weights ---- */
 
 /* Weights of 16 rows at k and k + 1. */
@@ -242,6 +254,8 @@ bool q_fill_gemm_avx512vnni(q_kern *t)
     t->gemm_n5 = gemm_n5_avx512vnni;
     t->gemm_n4 = gemm_n4_avx512vnni;
     t->gemm_n4s = gemm_n4s_avx512vnni;
+    t->gemm_p6 = gemm_p6_avx512vnni;
+    t->gemm_p5 = gemm_p5_avx512vnni;
     t->gemm_f32 = gemm_f32_avx512vnni;
     t->gemm_f16 = gemm_f16_avx512vnni;
     t->gemm_bf16 = gemm_bf16_avx512vnni;

@@ -13,8 +13,12 @@
  *   N4, L6: |sum| <= 16 * 32 * 127 = 65024; two products add to at most 16,516,096 < 2^24, so pairs
  *     are exact, and the one addition of two pairs rounds their true sum once, as the conversion of
  *     an int32 z would.  16 of 24 operations are dot products: 67 % is the most there is.
- *   N4s: |sum| <= 130048, one product so and one whose fma rounds.  16 of 20: 80 %.
+ *   N4s, P6, P5: |sum| <= 130048, one product so and one whose fma rounds.  16 of 20: 80 %.
  *   L8, N5: too large for that: vpmulld, two operations.  16 of 29: 55 %.
+ * So there are three loops, and a type is one of them and a way to unpack.
+ *
+ * Pairs come here with few tokens too: their unpacking is most of the work, so the way through L1
+ * costs little.  Then row groups are the outer loop and the matrix is read strictly forward.
  *
  * Tried and slower: two sub-block sums packed as int16 for one vpdpwssd (the packing takes back
  * what the product saves); vpdpwssd on single sums of N4, right while 32 * sum of |a| < 2^15 (22
@@ -65,7 +69,7 @@ enum { MAGIC_BITS = 0x4B400000 }; /* of 1.5 * 2^23 */
 Q_INLINE void unpack_scales(const int type, float scale[4][16], float back[4][16],
                             const int8_t *s8)
 {
-    const int lines = type == Q_N4S ? 2 : 4;
+    const int lines = halves_of(type) == 2 ? 2 : 4;
     Q_UNROLL
     for (int s = 0; s < lines; s++) {
         const __m512i i = _mm512_cvtepi8_epi32(_mm_load_si128((const __m128i *)(s8 + 16 * s)));
@@ -79,46 +83,112 @@ Q_INLINE void unpack_scales(const int type, float scale[4][16], float back[4][16
     }
 }
 
+/* nt tiles of group r from its tile at w. */
 Q_INLINE void unpack_group(const int type, panel *p, int r, const uint8_t *w, int nt)
 {
     const luts g = luts_of(type);
-    const bool wide = type == Q_N4S;
     for (int t = 0; t < nt; t++) {
-        const int half = wide ? t & 1 : 0;
-        const int8_t *s8 = (const int8_t *)w + 32 * half;
-        const uint8_t *planes = w + 64 + 512 * half;
+        const int odd = t % halves_of(type); /* second 64 k of the tile */
+        const uint8_t *tile = w + tile_at(type, t), *planes = tile + 64 + plane_bytes(type) * odd;
+        const int chunks = has_pairs(type) ? 0 : 16;
         Q_UNROLL
-        for (int c = 0; c < 16; c++)
+        for (int c = 0; c < chunks; c++)
             _mm512_store_si512(p->code[t][r] + 64 * c, chunk_u8(type, planes, c / 4, c % 4, &g));
-        unpack_scales(type, p->scale[t][r], p->back[t][r], s8);
-        if (!wide || half) w += 64 + (size_t)plane_bytes(type) * (wide ? 2 : 1);
+        unpack_scales(type, p->scale[t][r], p->back[t][r], (const int8_t *)tile + 32 * odd);
     }
 }
 
-/* Starting values of nt tiles of m tokens from tile t0, token m0. */
-Q_INLINE void make_start(const int type, panel *p, const q_acts *x, int t0, int nt, int m0, int m)
+static void __attribute__((noinline)) unpack(int type, q_points_avx512 *points, panel *p, int r,
+                                             const uint8_t *w, int nt)
 {
-    const unsigned shift = (unsigned)bias_shift(type);
-    const __m512i magic = _mm512_set1_epi32(MAGIC_BITS);
-    /* Of the two sums of a tile that N4s has, only the first. */
-    const __m512i first = _mm512_maskz_set1_epi64(0x55, MAGIC_BITS);
+    if (has_pairs(type)) points(type, p->code[0][r], sizeof p->code[0], w, nt);
+    switch (type) {
+    case Q_L8: unpack_group(Q_L8, p, r, w, nt); break;
+    case Q_L6: unpack_group(Q_L6, p, r, w, nt); break;
+    case Q_N5: unpack_group(Q_N5, p, r, w, nt); break;
+    case Q_N4: unpack_group(Q_N4, p, r, w, nt); break;
+    case Q_N4S: unpack_group(Q_N4S, p, r, w, nt); break;
+    case Q_P6: unpack_group(Q_P6, p, r, w, nt); break;
+    default: unpack_group(Q_P5, p, r, w, nt); break;
+    }
+}
+
+/* ---- points without vpermb: tables of 16, the later ones as differences ---- */
+
+/* x is the first table, x[i] the bits in which table i differs from the one before. */
+typedef struct point_luts { __m512i x[4], y[4]; } point_luts;
+
+/* One coordinate of the points `at`, 0..63.  vpshufb gives 0 where bit 7 is set: where an index
+ * lies before its table. */
+Q_INLINE __m512i look_up(const int type, const __m512i *t, const __m512i at[4])
+{
+    const __m512i a = _mm512_shuffle_epi8(t[0], at[0]), b = _mm512_shuffle_epi8(t[1], at[1]);
+    if (type == Q_P5) return _mm512_xor_si512(a, b);
+    const __m512i c = _mm512_shuffle_epi8(t[2], at[2]), d = _mm512_shuffle_epi8(t[3], at[3]);
+    return _mm512_xor_si512(_mm512_ternarylogic_epi32(a, b, c, 0x96), d);
+}
+
+Q_INLINE void points_of(const int type, uint8_t *code, size_t step, const uint8_t *w, int nt)
+{
+    const int n = type == Q_P6 ? 64 : 32;
+    const int8_t *table = type == Q_P6 ? q_points_p6[0] : q_points_p5[0];
+    point_luts g;
+    Q_UNROLL
+    for (int i = 0; i < n / 16; i++) {
+        g.x[i] = lut(table + 16 * i, 32);
+        g.y[i] = lut(table + n + 16 * i, 32);
+    }
+    Q_UNROLL
+    for (int i = n / 16 - 1; i > 0; i--) {
+        g.x[i] = _mm512_xor_si512(g.x[i], g.x[i - 1]);
+        g.y[i] = _mm512_xor_si512(g.y[i], g.y[i - 1]);
+    }
+    for (int t = 0; t < nt; t++, code += step) {
+        const uint8_t *planes = w + tile_at(type, t) + 64 + plane_bytes(type) * (t & 1);
+        ask_tile(type, planes);
+        Q_UNROLL
+        for (int j = 0; j < 8; j++) {
+            __m512i at[4];
+            at[0] = _mm512_and_si512(point_index(type, planes, j), _mm512_set1_epi8((char)(n - 1)));
+            Q_UNROLL
+            for (int i = 1; i < n / 16; i++)
+                at[i] = _mm512_sub_epi8(at[0], _mm512_set1_epi8((char)(16 * i)));
+            store_points(code, j, look_up(type, g.x, at), look_up(type, g.y, at));
+        }
+    }
+}
+
+static void points_avx512vnni(int type, uint8_t *code, size_t step, const uint8_t *w, int nt)
+{
+    if (type == Q_P6) points_of(Q_P6, code, step, w, nt);
+    else points_of(Q_P5, code, step, w, nt);
+}
+
+/* Starting values of nt tiles of m tokens from tile t0, token m0. */
+static void make_start(int type, panel *p, const q_acts *x, int t0, int nt, int m0, int m)
+{
+    const __m128i shift = _mm_cvtsi32_si128(bias_shift(type));
+    const int bits = float_scales(type) ? MAGIC_BITS : 0;
+    const __m512i magic = _mm512_set1_epi32(bits);
+    /* Of the two sums of a tile that sub-scales of 32 k have, only the first. */
+    const __m512i first = _mm512_maskz_set1_epi64(0x55, bits);
+    const bool wide = halves_of(type) == 2;
     int32_t *out = p->start;
     for (int t = t0; t < t0 + nt; t++) {
         const int32_t *nsum = x->nsum + 4 * ((size_t)t * (size_t)x->M + (size_t)m0);
         for (int i = 0; i < 4 * m; i += 16) {
             const __mmask16 some = v16_first(4 * m - i < 16 ? 4 * m - i : 16);
-            __m512i v = _mm512_slli_epi32(_mm512_maskz_loadu_epi32(some, nsum + i), shift);
-            if (type == Q_N4S) { /* neighbours added */
+            const __m512i v = _mm512_sll_epi32(_mm512_maskz_loadu_epi32(some, nsum + i), shift);
+            if (wide) { /* neighbours added */
                 const __mmask8 half = (__mmask8)v16_first(2 * m - i / 2 < 8 ? 2 * m - i / 2 : 8);
                 __m512i two = _mm512_add_epi32(v, _mm512_srli_epi64(v, 32));
                 two = _mm512_add_epi32(two, first);
                 _mm256_mask_storeu_epi32(out + i / 2, half, _mm512_cvtepi64_epi32(two));
             } else {
-                if (float_scales(type)) v = _mm512_add_epi32(v, magic);
-                _mm512_mask_storeu_epi32(out + i, some, v);
+                _mm512_mask_storeu_epi32(out + i, some, _mm512_add_epi32(v, magic));
             }
         }
-        out += (type == Q_N4S ? 2 : 4) * (size_t)m;
+        out += (wide ? 2 : 4) * (size_t)m;
     }
 }
 
@@ -272,7 +342,7 @@ Q_INLINE void block_16(const int M, const panel *p, int nt, const block *b)
     store_f(M, f, b);
 }
 
-/* N4s: sub-blocks of 32 k. */
+/* N4s, P6, P5: sub-blocks of 32 k. */
 Q_INLINE void block_32(const int M, const panel *p, int nt, const block *b)
 {
     const int8_t *q = b->q;
@@ -313,35 +383,37 @@ Q_INLINE void block_32(const int M, const panel *p, int nt, const block *b)
     store_f(M, f, b);
 }
 
-/* Tokens of the next block when `left` are to do: fours and threes, for N4s sixes, fives and fours,
- * so that any number from PANEL_MIN on comes out even. */
-Q_INLINE int next_block(const int type, int left)
+/* Tokens of the next block when `left` are to do: fours and threes; with sub-scales of 32 k sixes,
+ * fives and fours, and the last in one.  Any number comes out even from PANEL_MIN on, or from 1. */
+Q_INLINE int next_block(const int kind, int left)
 {
-    if (type != Q_N4S) return left % 4 ? 3 : 4;
+    if (kind != Q_N4S) return left % 4 ? 3 : 4;
+    if (left <= 6) return left;
     const int over = left % 6;
     return over == 0 ? 6 : over % 2 ? 5 : 4;
 }
 
-Q_INLINE void run_block(const int type, const int M, const panel *p, int nt, const block *b)
+Q_INLINE void run_block(const int kind, const int M, const panel *p, int nt, const block *b)
 {
-    if (!float_scales(type)) block_int(M, p, nt, b);
-    else if (type == Q_N4S) block_32(M, p, nt, b);
+    if (kind == Q_N5) block_int(M, p, nt, b);
+    else if (kind == Q_N4S) block_32(M, p, nt, b);
     else block_16(M, p, nt, b);
 }
 
-/* All tokens past the unpacked panel; b is at the first. */
-Q_INLINE void tokens(const int type, const panel *p, int nt, block b, int m)
+/* All tokens past the unpacked panel; b is at the first.  kind: the type whose
+ * products these are, N5, N4 or N4s. */
+Q_INLINE void tokens(const int kind, const panel *p, int nt, block b, int m)
 {
-    const size_t of = type == Q_N4S ? 2 : 4;
+    const size_t of = kind == Q_N4S ? 2 : 4;
     for (int left = m; left > 0;) {
-        const int M = next_block(type, left);
-        if (type == Q_N4S) {
-            if (M == 6) run_block(type, 6, p, nt, &b);
-            else if (M == 5) run_block(type, 5, p, nt, &b);
-            else run_block(type, 4, p, nt, &b);
-        } else {
-            if (M == 4) run_block(type, 4, p, nt, &b);
-            else run_block(type, 3, p, nt, &b);
+        const int M = next_block(kind, left);
+        switch (kind == Q_N4S || M == 3 ? M : 4) {
+        case 1: if (kind == Q_N4S) run_block(kind, 1, p, nt, &b); break;
+        case 2: if (kind == Q_N4S) run_block(kind, 2, p, nt, &b); break;
+        case 3: run_block(kind, 3, p, nt, &b); break;
+        case 4: run_block(kind, 4, p, nt, &b); break;
+        case 5: if (kind == Q_N4S) run_block(kind, 5, p, nt, &b); break;
+        default: if (kind == Q_N4S) run_block(kind, 6, p, nt, &b); break;
         }
         left -= M;
         b.y += (size_t)M * b.ldy;
@@ -351,43 +423,55 @@ Q_INLINE void tokens(const int type, const panel *p, int nt, block b, int m)
     }
 }
 
-/* At most PANEL_MAX tokens. */
-Q_INLINE void pass(const int type, float *y, size_t ldy, const uint8_t *w, int n, const q_acts *x,
-                   int m0, int m, panel *p)
+/* L8, N5 */
+static void tokens_int(const panel *p, int nt, block b, int m) { tokens(Q_N5, p, nt, b, m); }
+/* N4, L6 */
+static void tokens_16(const panel *p, int nt, block b, int m) { tokens(Q_N4, p, nt, b, m); }
+/* N4s, P6, P5 */
+static void tokens_32(const panel *p, int nt, block b, int m) { tokens(Q_N4S, p, nt, b, m); }
+
+/* At most PANEL_MAX tokens and ng row groups from g0 on. */
+static void pass(int type, q_points_avx512 *points, float *y, size_t ldy, const uint8_t *w, int n,
+                 const q_acts *x, int m0, int m, panel *p, int g0, int ng)
 {
     const size_t bytes = q_group_bytes(type, Q_TILE * x->kt);
-    const int ng = (n + 15) / 16;
-    const int kt = type == Q_N4S ? (x->kt + 1) / 2 * 2 : x->kt;
+    const bool wide = halves_of(type) == 2;
+    const int kt = tiles_of(type, x), end = g0 + ng;
     for (int t0 = 0; t0 < kt; t0 += PANEL_T) {
         const int nt = kt - t0 < PANEL_T ? kt - t0 : PANEL_T;
         const size_t at = (size_t)t0 * (size_t)x->M + (size_t)m0;
         block b = { .ldy = ldy, .first = t0 == 0, .last = t0 + nt == kt, .q = x->q + Q_TILE * at,
                     .d = x->d + at, .stride = (size_t)x->M, .start = p->start,
-                    .ld_start = (type == Q_N4S ? 2 : 4) * (size_t)m };
+                    .ld_start = (wide ? 2 : 4) * (size_t)m };
         make_start(type, p, x, t0, nt, m0, m);
-        for (int g = 0; g < ng; g += PANEL_R) {
+        for (int g = g0; g < end; g += PANEL_R) {
             for (int r = 0; r < PANEL_R; r++) {
-                const bool there = g + r < ng; /* an odd last group is paired with itself, unseen */
+                const bool there = g + r < end; /* an odd last group is twice there, unseen */
                 const int gr = there ? g + r : g, rows = n - 16 * gr;
                 const uint8_t *wg = w + bytes * (size_t)gr;
                 b.row_scale[r] = (const float *)wg;
                 b.rows[r] = !there ? 0 : rows >= 16 ? (__mmask16)0xffff : v16_first(rows);
-                unpack_group(type, p, r, wg + 64 + tile_at(type, t0), nt);
+                unpack(type, points, p, r, wg + 64 + tile_at(type, t0), nt);
             }
             b.y = y + 16 * g;
             b.cold = g == 0;
-            tokens(type, p, nt, b, m);
+            if (!float_scales(type)) tokens_int(p, nt, b, m);
+            else if (wide) tokens_32(p, nt, b, m);
+            else tokens_16(p, nt, b, m);
         }
     }
 }
 
-Q_INLINE void panel_a8(const int type, float *y, size_t ldy, const void *w, int n, const q_acts *x,
-                       int m0, int m, void *tmp)
+void q_pairs_avx512vnni(int type, q_points_avx512 *points, float *y, size_t ldy, const void *w,
+                        int n, const q_acts *x, int m0, int m, void *tmp)
 {
     const int passes = (m + PANEL_MAX - 1) / PANEL_MAX; /* equal ones: none below PANEL_MIN */
+    const int ng = (n + 15) / 16, step = m < PANEL_MIN ? PANEL_R : ng;
     for (int i = 0, j = 0; i < passes; i++) {
         const int end = (int)((long long)m * (i + 1) / passes);
-        pass(type, y + (size_t)j * ldy, ldy, w, n, x, m0 + j, end - j, tmp);
+        for (int g = 0; g < ng; g += step)
+            pass(type, points, y + (size_t)j * ldy, ldy, w, n, x, m0 + j, end - j, tmp, g,
+                 ng - g < step ? ng - g : step);
         j = end;
     }
 }
@@ -395,13 +479,7 @@ Q_INLINE void panel_a8(const int type, float *y, size_t ldy, const void *w, int 
 void q_panel_avx512vnni(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x,
                         int m0, int m, void *tmp)
 {
-    switch (type) {
-    case Q_L8: panel_a8(Q_L8, y, ldy, w, n, x, m0, m, tmp); break;
-    case Q_L6: panel_a8(Q_L6, y, ldy, w, n, x, m0, m, tmp); break;
-    case Q_N5: panel_a8(Q_N5, y, ldy, w, n, x, m0, m, tmp); break;
-    case Q_N4: panel_a8(Q_N4, y, ldy, w, n, x, m0, m, tmp); break;
-    default: panel_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp); break;
-    }
+    q_pairs_avx512vnni(type, points_avx512vnni, y, ldy, w, n, x, m0, m, tmp);
 }
 
 #else

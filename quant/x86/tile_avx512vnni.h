@@ -28,6 +28,22 @@ Q_INLINE luts luts_of(const int type)
     return (luts){ { lut(q_grid_n4, 32) } };
 }
 
+/* Line y of a plane of 1 or 2 bits, those of chunk c (0..7) moved to bit 4 of each byte. */
+Q_INLINE __m512i to_bit4(const int bits, __m512i y, const int c)
+{
+    const int at = bits == 2 ? c & 6 : c;
+    switch (at) { /* a shift wants a literal */
+    case 0: return _mm512_slli_epi16(y, 4);
+    case 1: return _mm512_slli_epi16(y, 3);
+    case 2: return _mm512_slli_epi16(y, 2);
+    case 3: return _mm512_slli_epi16(y, 1);
+    case 5: return _mm512_srli_epi16(y, 1);
+    case 6: return _mm512_srli_epi16(y, 2);
+    case 7: return _mm512_srli_epi16(y, 3);
+    default: return y;
+    }
+}
+
 /* Biased codes of chunk j (4 k) of sub-block s (16 k); p: the planes of these 64 k. */
 Q_INLINE __m512i chunk_u8(const int type, const uint8_t *p, const int s, const int j,
                            const luts *g)
@@ -46,12 +62,27 @@ Q_INLINE __m512i chunk_u8(const int type, const uint8_t *p, const int s, const i
         return _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(g->t[0], x), top, g->t[1], x);
     }
     if (type != Q_L6) return _mm512_shuffle_epi8(g->t[0], _mm512_and_si512(x, low4));
-    /* Bits 2(c/2).. of line c & 1 of the 2-bit plane. */
-    __m512i y = _mm512_load_si512(p + 512 + 64 * (2 * b + (c & 1)));
-    if (c < 4) y = _mm512_slli_epi16(y, c < 2 ? 4 : 2);
-    else if (c >= 6) y = _mm512_srli_epi16(y, 2);
+    __m512i y = to_bit4(2, _mm512_load_si512(p + 512 + 64 * (2 * b + (c & 1))), c);
     y = _mm512_and_si512(y, _mm512_set1_epi8(0x30));
     return _mm512_ternarylogic_epi32(x, low4, y, 0xEA); /* (x & low4) | y */
+}
+
+/* Point numbers of chunks 2j and 2j + 1 of 64 k of pairs; bits above the number are not cleared.
+ * p: the planes of these 64 k. */
+Q_INLINE __m512i point_index(const int type, const uint8_t *p, const int j)
+{
+    __m512i x = _mm512_load_si512(p + 64 * (j & 3));
+    if (j >= 4) x = _mm512_srli_epi16(x, 4);
+    const int bits = type == Q_P6 ? 2 : 1;
+    const __m512i y = to_bit4(bits, _mm512_load_si512(p + 256 + (bits == 2 ? 64 * (j & 1) : 0)), j);
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), x, y, 0xCA); /* low4 ? x : y */
+}
+
+/* Codes of these two chunks from the coordinates of their points. */
+Q_INLINE void store_points(uint8_t *code, const int j, __m512i x, __m512i y)
+{
+    _mm512_store_si512(code + 128 * j, _mm512_unpacklo_epi8(x, y));
+    _mm512_store_si512(code + 128 * j + 64, _mm512_unpackhi_epi8(x, y));
 }
 
 /* z[0..M) of one tile.  s8: its four sub-scale lines of 16 (two for N4s, one per 32 k); q, nsum:

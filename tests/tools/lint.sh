@@ -88,7 +88,7 @@ for f in quant/x86/*.c quant/arm/*.c; do
     isa=${f%.c}; isa=${isa##*_}
     awk -v f="$f" -v isa="$isa" '
         BEGIN {
-            if (isa !~ /^(avx2|avxvnni|avx512vnni|amx|shani|neon|dotprod|i8mm|armsha2)$/)
+            if (isa !~ /^(avx2|avxvnni|avx512vnni|avx512vbmi|amx|shani|neon|dotprod|i8mm|armsha2)$/)
                 printf "%s: the suffix \"%s\" is no instruction set\n", f, isa
         }
         match($0, /t->[a-z0-9_]+ = [a-z0-9_]+;/) {
