@@ -120,6 +120,18 @@ static void gemm_n4s_avxvnni(float *y, size_t ldy, const void *w, int n, const q
     else gemm_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
 }
 
+static void gemm_p6_avxvnni(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
+                            int m, void *tmp)
+{
+    q_panel_avxvnni(Q_P6, y, ldy, w, n, x, m0, m, tmp);
+}
+
+static void gemm_p5_avxvnni(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
+                            int m, void *tmp)
+{
+    q_panel_avxvnni(Q_P5, y, ldy, w, n, x, m0, m, tmp);
+}
+
 bool q_fill_gemm_avxvnni(q_kern *t)
 {
     t->gemm_l8 = gemm_l8_avxvnni;
@@ -127,6 +139,8 @@ bool q_fill_gemm_avxvnni(q_kern *t)
     t->gemm_n5 = gemm_n5_avxvnni;
     t->gemm_n4 = gemm_n4_avxvnni;
     t->gemm_n4s = gemm_n4s_avxvnni;
+    t->gemm_p6 = gemm_p6_avxvnni;
+    t->gemm_p5 = gemm_p5_avxvnni;
     return true;
 }
 

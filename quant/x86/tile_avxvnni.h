@@ -109,11 +109,12 @@ Q_INLINE void tile_f8(const int type, const bool ready, const int M, __m256 v[BL
 }
 
 /* Starting values of the accumulators of one token's tile: -bias * sum, with the bits of 1.5 * 2^23
- * where sub-scales are float.  N4s uses the first and third, each for 32 k. */
+ * where sub-scales are float.  Types with sub-scales of 32 k use the first and third. */
 Q_INLINE void make_start(const int type, int32_t *start, const int32_t *nsum)
 {
-    __m128i x = _mm_slli_epi32(_mm_loadu_si128((const __m128i *)nsum), bias_shift(type));
-    if (type == Q_N4S) x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0xB1));
+    const __m128i shift = _mm_cvtsi32_si128(bias_shift(type));
+    __m128i x = _mm_sll_epi32(_mm_loadu_si128((const __m128i *)nsum), shift);
+    if (halves_of(type) == 2) x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0xB1));
     if (float_scales(type)) x = _mm_add_epi32(x, _mm_set1_epi32(MAGIC_BITS));
     _mm_store_si128((__m128i *)start, x);
 }
