@@ -609,7 +609,9 @@ static void test_no_memory(void)
                                  .threads = 2 }, &r, &e);
         vq_mem_fail_at(0);
         T_OK(st == VQ_OK || st == VQ_ENOMEM, "allocation %ld: %d %s", n, st, e.msg);
-        if (st) T_OK(files_in(out_dir) == 0, "allocation %ld: left something", n);
+        /* Nothing, or what the next run goes on with: that depends on which thread came first. */
+        const size_t left = files_in(out_dir);
+        if (st) T_OK(!vq_file_exists(out) && (left == 0 || left == 2), "%ld: left %zu", n, left);
         cv_report_clear(&r);
         ck_empty(out_dir);
     }
