@@ -591,6 +591,14 @@ static void paces(void)
                         T_OK(off >= (n < 1600 ? 1.5 : 1.9) * on, "all right, steep, %d ids: %.3f",
                              n, off / on);
                 }
+    /* A drafter that is far behind is not tried; one that keeps up is, with a single guess. */
+    vq_pace p;
+    vq_pace_init(&p, VQ_DRAFT_AUTO);
+    T_OK(vq_pace_afford(&p, 4, 0) == 0, "before plain passes were timed");
+    for (int i = 0; i < 4; i++) vq_pace_pass(&p, 1, 1);
+    T_OK(vq_pace_afford(&p, 4, 0) == 1 && vq_pace_afford(&p, 4, 2) == 0, "%d and %d guesses",
+         vq_pace_afford(&p, 4, 0), vq_pace_afford(&p, 4, 2));
+    T_OK(vq_pace_upkeep(&p) > 0 && vq_pace_upkeep(&p) <= 0.03f, "%g", (double)vq_pace_upkeep(&p));
     double on = 0;
     for (uint64_t seed = 1; seed <= 8; seed++)
         on += pace_run(VQ_DRAFT_NGRAM, 400, never, never, flat, seed);

@@ -169,7 +169,8 @@ void vq_pace_forget(vq_pace *p)
 
 /* ---- the choice ---- */
 
-int vq_pace_choose(vq_pace *p)
+/* behind: seconds of a drafter's catching up, once, in which a trial may fail as well. */
+static int choose(vq_pace *p, float behind)
 {
     if (p->by == VQ_PACE_ALL) return p->n;
     const bool timed = p->by == VQ_PACE_TIME;
@@ -187,20 +188,22 @@ int vq_pace_choose(vq_pace *p)
         yield += all;
         if (timed && p->untried && i > 0 && (float)(i + 2) - yield > START) break;
         if (yield * plain / t <= best) continue;
-        if (timed && p->owed + t - plain > 0) continue;
+        if (timed && p->owed + t + behind - plain > 0) continue;
         best = yield * plain / t;
         k = i + 1;
     }
     return k;
 }
 
-int vq_pace_afford(vq_pace *p, int most)
+int vq_pace_choose(vq_pace *p) { return choose(p, 0); }
+
+int vq_pace_afford(vq_pace *p, int most, float behind)
 {
     if (p->untried && most > 1) most = 1;
     for (int i = 0; i < most; i++)
         p->guess[i].rank = i < VQ_DRAFT_CLASSES ? VQ_DRAFT_CLASSES - 1 - i : 0;
     p->n = most;
-    const int k = vq_pace_choose(p);
+    const int k = choose(p, behind);
     p->n = 0;
     /* Of guesses that are not made nothing is learned: from time to time the past is past. */
     if (!k && p->passes % KNOWN == 0) start_chances(p);

@@ -41,6 +41,7 @@ struct vq_drafter {
                 const float *state, size_t ld);
     float allowed_s;        /* seconds that following may take per position while no guesses are
                              * asked for: a source that needs more gives up.  0: any */
+    float behind_s;         /* seconds that it takes to catch up before the next guesses */
     bool dear;              /* guesses take time: only those are asked for that will be computed */
     void (*close)(vq_drafter *d);
 };
@@ -81,8 +82,9 @@ void vq_pace_init(vq_pace *p, vq_draft mode);
 bool vq_pace_wants_time(const vq_pace *p, int guesses);
 /* How many of p->guess[0..n), which were just proposed, to compute beside one queued id. */
 int vq_pace_choose(vq_pace *p);
-/* The same before there are guesses, for a drafter whose i-th guess has the i-th highest rank. */
-int vq_pace_afford(vq_pace *p, int most);
+/* The same before there are guesses, for a drafter whose i-th guess has the i-th highest rank and
+ * that is behind_s. */
+int vq_pace_afford(vq_pace *p, int most, float behind_s);
 /* Seconds per position that a drafter may take to follow what it does not guess: allowed_s. */
 float vq_pace_upkeep(const vq_pace *p);
 /* A pass of this sequence alone: `rows` rows, all but the first guesses; seconds < 0:

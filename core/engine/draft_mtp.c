@@ -115,6 +115,8 @@ static void saw(vq_drafter *base, const int32_t *ids, size_t n, size_t first, in
     if (d->made > made) d->row_s = (vq_now() - start) / (double)(d->made - made);
     for (int i = 0; !d->lost && i < rows; i++)
         memcpy(state_at(d, d->waiting++), state + (size_t)i * ld, hidden * sizeof *state);
+    /* The row of the latest is part of guessing. */
+    base->behind_s = d->waiting > 1 ? (float)(d->row_s * (d->waiting - 1)) : 0;
 }
 
 static int propose(vq_drafter *base, const int32_t *ids, size_t n, vq_guess *out, int most)

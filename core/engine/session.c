@@ -208,7 +208,7 @@ static int choose_drafts(vq_session *s, size_t room, bool alone)
     const bool may = room > 0 && (alone || p->by != VQ_PACE_TIME), dear = s->drafter->dear;
     vq_noalloc_enter();
     vq_pace_forget(p);
-    if (may && dear) room = (size_t)vq_pace_afford(p, (int)room);
+    if (may && dear) room = (size_t)vq_pace_afford(p, (int)room, s->drafter->behind_s);
     if (room && (may || !dear))
         p->n = s->drafter->propose(s->drafter, s->ids, s->n, p->guess, (int)room);
     for (int i = 0; i < p->n; i++)
