@@ -58,7 +58,7 @@ uint32_t q_cpu_detect(void)
         has(b7, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31))                 /* F DQ BW VL */
         r |= Q_CPU_AVX512VNNI;
     if (r & Q_CPU_AVX512VNNI && has(c7, 1u << 1)) r |= Q_CPU_AVX512VBMI;
-    if (r & Q_CPU_AVX512VNNI && has(d7, 1u << 24 | 1u << 25) && (os >> 17 & 3) == 3 /* TILE INT8 */
+    if (r & Q_CPU_AVX512VBMI && has(d7, 1u << 24 | 1u << 25) && (os >> 17 & 3) == 3 /* TILE INT8 */
         && amx_allowed())
         r |= Q_CPU_AMX;
     return r;

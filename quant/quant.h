@@ -309,7 +309,7 @@ typedef enum q_cpu_bits {
     Q_CPU_AVXVNNI = 1 << 1,
     Q_CPU_AVX512VNNI = 1 << 2,  /* F, BW, VL, DQ, VNNI */
     Q_CPU_SHANI = 1 << 3,
-    Q_CPU_AMX = 1 << 4,         /* AMX-TILE, AMX-INT8, and all of AVX512VNNI */
+    Q_CPU_AMX = 1 << 4,         /* AMX-TILE, AMX-INT8, and all of AVX512VBMI */
     Q_CPU_AVX512VBMI = 1 << 5,  /* VBMI, and all of AVX512VNNI */
     Q_CPU_NEON = 1 << 8,
     Q_CPU_DOTPROD = 1 << 9,

@@ -4,13 +4,14 @@
  * activations of all tokens stream past in blocks of 16; f waits in y between K blocks, which are
  * the outer loop, so their slice of activations stays in L2.  Within a block the 16 f are registers
  * and each tile's results are added while the next tile is multiplied.  Few tokens stay with
- * gemm_avx512vnni.c, which need not unpack. */
+ * gemm_avx512vnni.c, which need not unpack, and gemm_avx512vbmi.c. */
 #include "quant/table.h"
 
 #if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AVX512VNNI__)
 
 #include <assert.h>
 
+#include "quant/x86/gemm_avx512vbmi.h"
 #include "quant/x86/gemm_avx512vnni.h"
 #include "quant/x86/tile_amx.h"
 
@@ -22,6 +23,7 @@ enum {
 
 typedef struct panel {
     amx_planes at[AMX_T];
+    uint8_t code[AMX_T][16 * 64]; /* of pairs, biased, line = chunk */
     amx_results z[2]; /* of even and odd tiles */
 } panel;
 static_assert(sizeof(panel) <= Q_TMP, "the panel must fit the scratch of a gemm");
@@ -132,14 +134,37 @@ Q_INLINE block at_token(block b, int m)
     return b;
 }
 
-Q_INLINE void panel_a8(const int type, float *y, size_t ldy, const uint8_t *w, int n,
-                       const q_acts *x, int m0, int m, panel *p)
+/* nt tiles of a group from its tile at w. */
+Q_INLINE void unpack_group(const int type, panel *p, const uint8_t *w, int nt)
 {
     const luts lut = luts_of(type);
+    if (has_pairs(type)) q_points_avx512vbmi(type, p->code[0], sizeof p->code[0], w, nt);
+    for (int t = 0; t < nt; t++) {
+        const int odd = t % halves_of(type); /* second 64 k of the tile */
+        const uint8_t *tile = w + tile_at(type, t), *planes = tile + 64 + plane_bytes(type) * odd;
+        amx_unpack(type, &p->at[t], (const int8_t *)tile + 32 * odd,
+                   has_pairs(type) ? p->code[t] : planes, &lut);
+    }
+}
+
+static void __attribute__((noinline)) unpack(int type, panel *p, const uint8_t *w, int nt)
+{
+    switch (type) {
+    case Q_L8: unpack_group(Q_L8, p, w, nt); break;
+    case Q_L6: unpack_group(Q_L6, p, w, nt); break;
+    case Q_N5: unpack_group(Q_N5, p, w, nt); break;
+    case Q_N4: unpack_group(Q_N4, p, w, nt); break;
+    case Q_N4S: unpack_group(Q_N4S, p, w, nt); break;
+    case Q_P6: unpack_group(Q_P6, p, w, nt); break;
+    default: unpack_group(Q_P5, p, w, nt); break;
+    }
+}
+
+static void panel_a8(int type, float *y, size_t ldy, const uint8_t *w, int n, const q_acts *x,
+                     int m0, int m, panel *p)
+{
     const size_t bytes = q_group_bytes(type, Q_TILE * x->kt);
-    const int halves = type == Q_N4S ? 2 : 1; /* tiles of 64 k in one tile of the format */
-    const size_t tile = 64 + (size_t)(halves * plane_bytes(type));
-    const int kt = (x->kt + halves - 1) / halves * halves;
+    const int kt = tiles_of(type, x);
     amx_begin();
     for (int t0 = 0; t0 < kt; t0 += AMX_T) {
         const int nt = kt - t0 < AMX_T ? kt - t0 : AMX_T;
@@ -150,12 +175,7 @@ Q_INLINE void panel_a8(const int type, float *y, size_t ldy, const uint8_t *w, i
                               .rows = n - 16 * g >= 16 ? (__mmask16)0xffff : v16_first(n - 16 * g),
                               .first = t0 == 0, .last = t0 + nt == kt, .q = x->q + Q_TILE * at,
                               .d = x->d + at, .stride = (size_t)x->M };
-            for (int t = 0; t < nt; t++) {
-                const uint8_t *wt = wg + 64 + tile * (size_t)((t0 + t) / halves);
-                const int half = (t0 + t) % halves;
-                amx_unpack(type, &p->at[t], (const int8_t *)wt + 32 * half,
-                           wt + 64 + plane_bytes(type) * half, &lut);
-            }
+            unpack(type, p, wg + 64 + tile_at(type, t0), nt);
             amx_fence();
             int j = 0;
             for (; j + AMX_M <= m; j += AMX_M) {
@@ -206,6 +226,20 @@ static void gemm_n4s_amx(float *y, size_t ldy, const void *w, int n, const q_act
     else q_gemm_avx512vnni(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
 }
 
+static void gemm_p6_amx(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
+                        void *tmp)
+{
+    if (m >= AMX_MIN) panel_a8(Q_P6, y, ldy, w, n, x, m0, m, tmp);
+    else q_gemm_avx512vbmi(Q_P6, y, ldy, w, n, x, m0, m, tmp);
+}
+
+static void gemm_p5_amx(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
+                        void *tmp)
+{
+    if (m >= AMX_MIN) panel_a8(Q_P5, y, ldy, w, n, x, m0, m, tmp);
+    else q_gemm_avx512vbmi(Q_P5, y, ldy, w, n, x, m0, m, tmp);
+}
+
 bool q_fill_gemm_amx(q_kern *t)
 {
     t->gemm_l8 = gemm_l8_amx;
@@ -213,6 +247,8 @@ bool q_fill_gemm_amx(q_kern *t)
     t->gemm_n5 = gemm_n5_amx;
     t->gemm_n4 = gemm_n4_amx;
     t->gemm_n4s = gemm_n4s_amx;
+    t->gemm_p6 = gemm_p6_amx;
+    t->gemm_p5 = gemm_p5_amx;
     return true;
 }
 

@@ -8,7 +8,7 @@
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
     defined(__AVX512DQ__) && defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 
-#include "quant/x86/panel_avx512vnni.h"
+#include "quant/x86/gemm_avx512vbmi.h"
 #include "quant/x86/tile_avx512vnni.h"
 
 /* Coordinates of the points, biased.  P5 has its 32 twice: bits above a number do not matter. */
@@ -41,7 +41,7 @@ Q_INLINE void unpack_points(const int type, uint8_t *code, size_t step, const ui
     }
 }
 
-static void points_avx512vbmi(int type, uint8_t *code, size_t step, const uint8_t *w, int nt)
+void q_points_avx512vbmi(int type, uint8_t *code, size_t step, const uint8_t *w, int nt)
 {
     if (type == Q_P6) unpack_points(Q_P6, code, step, w, nt);
     else unpack_points(Q_P5, code, step, w, nt);
@@ -99,29 +99,32 @@ Q_INLINE void group_1(const int type, float *y, const uint8_t *w, const q_acts *
     _mm512_mask_storeu_ps(y, rows, _mm512_mul_ps(scale, f));
 }
 
-Q_INLINE void gemm_pairs(const int type, float *y, size_t ldy, const void *w, int n,
-                         const q_acts *x, int m0, int m, void *tmp)
+Q_INLINE void gemm_1(const int type, float *y, const void *w, int n, const q_acts *x, int m0)
 {
-    if (m != 1) {
-        q_pairs_avx512vnni(type, points_avx512vbmi, y, ldy, w, n, x, m0, m, tmp);
-        return;
-    }
     const size_t bytes = q_group_bytes(type, Q_TILE * x->kt);
     for (int g = 0; 16 * g < n; g++)
         group_1(type, y + 16 * g, (const uint8_t *)w + bytes * (size_t)g, x, m0,
                 n - 16 * g >= 16 ? (__mmask16)0xffff : v16_first(n - 16 * g));
 }
 
+void q_gemm_avx512vbmi(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x,
+                       int m0, int m, void *tmp)
+{
+    if (m != 1) q_pairs_avx512vnni(type, q_points_avx512vbmi, y, ldy, w, n, x, m0, m, tmp);
+    else if (type == Q_P6) gemm_1(Q_P6, y, w, n, x, m0);
+    else gemm_1(Q_P5, y, w, n, x, m0);
+}
+
 static void gemm_p6_avx512vbmi(float *y, size_t ldy, const void *w, int n, const q_acts *x,
                                int m0, int m, void *tmp)
 {
-    gemm_pairs(Q_P6, y, ldy, w, n, x, m0, m, tmp);
+    q_gemm_avx512vbmi(Q_P6, y, ldy, w, n, x, m0, m, tmp);
 }
 
 static void gemm_p5_avx512vbmi(float *y, size_t ldy, const void *w, int n, const q_acts *x,
                                int m0, int m, void *tmp)
 {
-    gemm_pairs(Q_P5, y, ldy, w, n, x, m0, m, tmp);
+    q_gemm_avx512vbmi(Q_P5, y, ldy, w, n, x, m0, m, tmp);
 }
 
 bool q_fill_gemm_avx512vbmi(q_kern *t)

@@ -70,11 +70,12 @@ Q_INLINE void amx_line(int8_t *hi, int8_t *lo, __m512i u, __m512i even, __m512i 
     _mm512_store_si512(lo, _mm512_and_si512(l, low7));
 }
 
-/* One tile of 64 k.  s8: its sub-scale lines of 16; planes: of these 64 k. */
+/* One tile of 64 k.  s8: its sub-scale lines of 16; planes: of these 64 k, of pairs their biased
+ * codes in lines. */
 Q_INLINE void amx_unpack(const int type, amx_planes *o, const int8_t *s8, const uint8_t *planes,
                          const luts *g)
 {
-    const bool wide = type == Q_N4S;
+    const bool wide = halves_of(type) == 2;
     const __m512i bias = _mm512_set1_epi16((int16_t)-(1 << bias_shift(type)));
     Q_UNROLL
     for (int s = 0; s < 4; s++) {
@@ -88,7 +89,8 @@ Q_INLINE void amx_unpack(const int type, amx_planes *o, const int8_t *s8, const 
         Q_UNROLL
         for (int j = 0; j < 4; j++) {
             const int c = 4 * s + j;
-            const __m512i u = chunk_u8(type, planes, s, j, g);
+            const __m512i u = has_pairs(type) ? _mm512_load_si512(planes + 64 * c)
+                                              : chunk_u8(type, planes, s, j, g);
             amx_line(o->hi + 64 * c, o->lo + 64 * c, u, even, odd, back);
         }
     }
