@@ -53,6 +53,8 @@ static void attn_qk8_ymm(float *s, size_t lds, const void *kblk, int ng, const q
     const size_t bytes = q_group_bytes(Q_L8, Q_TILE * q2->kt);
     for (int g = 0; g < 2 * ng; g++) {
         const uint8_t *group = (const uint8_t *)kblk + bytes * (size_t)(g / 2);
+        for (size_t i = bytes / 2 * (size_t)(g % 2); i < bytes / 2 * (size_t)(g % 2 + 1); i += 64)
+            ask_ahead(group + i);
         for (int j = 0; j < m; j += SCORES_Q) {
             float *sj = s + (size_t)j * lds + 16 * (g / 2);
             const int Q = m - j < SCORES_Q ? m - j : SCORES_Q;
@@ -108,9 +110,14 @@ Q_INLINE void values(const int Q, float *o, size_t ldo, const uint8_t *line, con
     Q_UNROLL
     for (int j = 0; j < Q; j++) {
         float *p = o + (size_t)j * ldo;
-        const __m256 old = first ? _mm256_setzero_ps() : _mm256_maskload_ps(p, some);
-        const __m256 sum = _mm256_fmadd_ps(_mm256_set1_ps(w->d[j]), _mm256_cvtepi32_ps(z[j]), old);
-        _mm256_maskstore_ps(p, some, sum);
+        const __m256 zj = _mm256_cvtepi32_ps(z[j]), d = _mm256_set1_ps(w->d[j]);
+        if (dims >= 8) { /* masked stores are slow on Zen */
+            const __m256 old = first ? _mm256_setzero_ps() : _mm256_loadu_ps(p);
+            _mm256_storeu_ps(p, _mm256_fmadd_ps(d, zj, old));
+        } else {
+            const __m256 old = first ? _mm256_setzero_ps() : _mm256_maskload_ps(p, some);
+            _mm256_maskstore_ps(p, some, _mm256_fmadd_ps(d, zj, old));
+        }
     }
 }
 
@@ -134,6 +141,7 @@ Q_INLINE int piece(const int Q, float *o, size_t ldo, const void *vblk, int hd, 
             }
             for (int i = b; i < hd && i < b + 128; i += 8) {
                 const uint8_t *line = codes + 1024 * (size_t)(i / 16) + 32 * (size_t)(i / 8 % 2);
+                for (int c = 0; c < 8; c++) ask_ahead(line + 512 * (i / 8 % 2) + 64 * c);
                 values(Q, o + i, ldo, line, &w, t0 == 0, hd - i);
             }
         }
