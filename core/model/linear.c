@@ -85,8 +85,7 @@ void vq_mul(const vq_fw *fw, int thread, const vq_matrix *w, int row0, int n, co
 int vq_job_groups(const vq_fw *fw, const vq_matrix *w, int n)
 {
     const int groups = vq_ceil_div(w->rows, Q_ROWS);
-    if (n > 16) /* panels: each job brings its rows' codes into L2 once, so wide while all share */
-        return groups / 8 * vq_ceil_div(n, VQ_TB) >= 8 * fw->plan.threads ? 8 : 4;
+    if (n > 16) return 4; /* a panel of 64 outputs (kernels.md 5.4) */
     int g = (int)(VQ_JOB_BYTES / w->group);
     if (g > groups / (4 * fw->plan.threads)) g = groups / (4 * fw->plan.threads);
     if (g > VQ_JOB_ROWS / Q_ROWS) g = VQ_JOB_ROWS / Q_ROWS;
