@@ -292,7 +292,8 @@ static vq_status run_pass(vq_engine *eng, int n, vq_err *e)
     const vq_status st = vq_fw_run(eng->fw, eng->row, n, e);
     vq_noalloc_leave();
     if (!st && vq_map_hurt(&eng->file->map))
-        return vq_fail(e, VQ_EFORMAT, "%s: the file changed or was cut while in use",
+        return vq_fail(e, VQ_EFORMAT,
+                       "%s: the file changed or was cut while in use; vaquita verify tells more",
                        eng->file->path);
     return st;
 }
