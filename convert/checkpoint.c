@@ -50,10 +50,9 @@ char *cv_ckpt_path(const cv_ckpt *c, const char *file)
 
 bool cv_ckpt_has(const cv_ckpt *c, const char *file)
 {
-    char *path = join(c->dir, file);
-    const bool has = path && vq_is_regular(path);
-    vq_free(path);
-    return has;
+    char path[4096]; /* no heap: without memory a file would seem not to be there */
+    const int n = snprintf(path, sizeof path, "%s/%s", c->dir, file);
+    return n > 0 && (size_t)n < sizeof path && vq_is_regular(path);
 }
 
 vq_status cv_ckpt_text(const cv_ckpt *c, const char *file, vq_buf *text, vq_err *e)

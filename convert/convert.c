@@ -493,7 +493,13 @@ static vq_status make_container(job *b, cv_report *r)
         vq_free(rel_rmse);
         return no_memory(b);
     }
-    const vq_status st = b->o->dry_run ? dry_run(b, r) : write_container(b, r, rel_rmse);
+    /* All that can fail comes before a file gets its name. */
+    vq_buf rules = { 0 };
+    cv_rules_write(&rules, p->tensor, p->n);
+    r->rules = rules.p;
+    const vq_status st = rules.oom       ? no_memory(b)
+                         : b->o->dry_run ? dry_run(b, r)
+                                         : write_container(b, r, rel_rmse);
     uint64_t bytes = 0;
     for (size_t i = 0; !st && i < p->n; i++) {
         const vaq_tensor *t = &p->tensor[i];
@@ -507,12 +513,9 @@ static vq_status make_container(job *b, cv_report *r)
         bytes += t->size;
     }
     vq_free(rel_rmse);
-    vq_buf rules = { 0 };
-    cv_rules_write(&rules, p->tensor, p->n);
-    r->rules = rules.p;
     r->params = p->params;
     r->bpw = p->params ? 8.0 * (double)bytes / (double)p->params : 0;
-    return !st && rules.oom ? no_memory(b) : st;
+    return st;
 }
 
 /* The plan's tensors as f has them: types, places. */

@@ -599,15 +599,14 @@ static void test_no_memory(void)
     vq_status st = VQ_ENOMEM;
     long n = 1;
     ck_empty(out_dir);
-    /* Every allocation until it passes; beyond the first few hundred (the tokenizer's many) in
-     * strides, a prime so that no kind is always skipped. */
-    for (; st && n < 100000; n += quick ? 17 : n < 300 ? 1 : 37) {
+    /* Every allocation there is; some may fail and nothing is lost. */
+    for (bool met = true; met && n < 100000; n += quick ? 17 : 1) {
         cv_report r;
         vq_err e;
         vq_mem_fail_at(n);
         st = convert(&(cv_opts){ .src = "tests/data/models/tiny-r1-qwen", .type = Q_F32,
                                  .threads = 2 }, &r, &e);
-        vq_mem_fail_at(0);
+        met = vq_mem_fail_at(0) == 1;
         T_OK(st == VQ_OK || st == VQ_ENOMEM, "allocation %ld: %d %s", n, st, e.msg);
         /* Nothing, or what the next run goes on with: that depends on which thread came first. */
         const size_t left = files_in(out_dir);
@@ -615,7 +614,7 @@ static void test_no_memory(void)
         cv_report_clear(&r);
         ck_empty(out_dir);
     }
-    T_OK(st == VQ_OK, "converts in the end (%ld)", n);
+    T_OK(st == VQ_OK && n > 150, "converts in the end (%ld)", n);
 }
 
 int main(void)

@@ -39,8 +39,8 @@ void vq_noalloc_leave(void) { noalloc--; }
 
 int vq_mem_fail_at(long nth)
 {
-    atomic_store(&fail_at, nth);
-    return 1;
+    const long left = atomic_exchange(&fail_at, nth);
+    return left < 1000000 ? 1 + (int)left : 1000000;
 }
 
 #else

@@ -22,7 +22,8 @@ void vq_noalloc_enter(void);
 void vq_noalloc_leave(void);
 
 /* Fault injection for tests: the nth allocation from now (1 = the next) fails, 0 = never.  Only in
- * builds with VQ_DEBUG; elsewhere it does nothing and returns 0, there it returns 1. */
+ * builds with VQ_DEBUG: there it returns 1 + how many of the last call's nth were not reached,
+ * elsewhere it does nothing and returns 0. */
 int vq_mem_fail_at(long nth);
 
 /* Grows *v (elements of `size` bytes, capacity *cap) to hold at least `need`; 0 on success, -1 when
