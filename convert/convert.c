@@ -460,7 +460,7 @@ static vq_status spend_budget(job *b)
     if (!st && b->calib)
         st = cv_budget_costs(cost, &b->plan, &b->config.c, b->calib, o->progress, o->ctx, b->e);
     for (int i = 0; !st && i < 8; i++) { /* what the front takes depends on the types but little */
-        uint64_t file;
+        uint64_t file = 0;
         vq_buf front = { 0 };
         st = cv_budget_spend(&b->plan, cost, limit, b->e);
         if (!st) st = make_meta(b);

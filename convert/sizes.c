@@ -123,7 +123,7 @@ static vq_status config_alone(vaq_config *c, const char *dir, vq_err *e)
 {
     cv_ckpt folder = { .dir = (char *)dir };
     cv_json j;
-    cv_config config;
+    cv_config config = { 0 };
     vq_status st = cv_ckpt_json(&folder, "config.json", &j, e);
     if (st) return st;
     if (!j.there) {
