@@ -559,7 +559,7 @@ vq_status vq_writer_end(vq_writer *w, const vq_mark *m, uint8_t root[32], uint64
     *bytes = w->file_size;
     vq_fd_close(&w->fd); /* it has its name: only the journal is left to remove */
     discard(w, true);
-    return s;
+    return VQ_OK;
 }
 
 uint64_t vq_writer_abort(vq_writer *w, bool keep)
