@@ -355,13 +355,14 @@ static void not_finite(void)
 
 static vq_engine *stoppable;
 static atomic_int stopper_ends;
+static uint32_t pause_most = 40000; /* about a pass */
 
 static void *stopper(void *arg)
 {
     uint64_t seed = 1;
     (void)arg;
     while (!atomic_load(&stopper_ends)) {
-        for (volatile uint32_t i = made_rnd(&seed) % 40000; i; i--) {}
+        for (volatile uint32_t i = (uint32_t)(made_rnd(&seed) % pause_most); i; i--) {}
         vq_engine_stop(stoppable);
     }
     return NULL;
@@ -610,10 +611,11 @@ int main(void)
 {
     const char *v = getenv("VQ_QUICK");
     quick = v && *v;
+    v = getenv("VQ_SANITIZE");
+    if (v) pause_most *= 50; /* a pass takes as much longer, and one must end now and then */
     refusals();
     beside();
     interrupts();
-    v = getenv("VQ_SANITIZE");
     if (v && !strcmp(v, "tsan")) {
         T_SKIP("texts, ends and cuts: one thread asks, and races would be those met above");
         return t_done("t_draft");
