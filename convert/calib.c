@@ -12,7 +12,6 @@
 #include "core/engine/walk.h"
 #include "core/file/file.h"
 
-#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -80,7 +79,7 @@ static vq_status read_text(cv_calib *c, const char *path, vq_err *e)
     vq_sha256_init(&s, &c->kern);
     vq_sha256_add(&s, c->ids.v, c->n_chunk * CHUNK * sizeof *c->ids.v);
     vq_sha256_end(&s, sum);
-    for (int i = 0; i < 32; i++) snprintf(c->hash + 2 * i, 3, "%02x", sum[i]);
+    vq_hex32(c->hash, sum);
     return VQ_OK;
 }
 

@@ -6,7 +6,6 @@
 
 #include "core/vaquita.h"
 
-#include <stdio.h>
 #include <string.h>
 
 /* ---- template ---- */
@@ -121,7 +120,7 @@ void cv_card(vq_buf *meta, const cv_ckpt *c, const char *name, const char *recip
              uint32_t template_id)
 {
     char hex[65];
-    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", c->sha256[i]);
+    vq_hex32(hex, c->sha256);
     add(meta, "name", name ? name : c->name);
     if (teacher(c->name)) add(meta, "distill_of", teacher(c->name));
     add_licence(meta, c);

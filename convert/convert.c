@@ -547,7 +547,7 @@ vq_status cv_remake(const cv_opts *o, const vq_file *f, const cv_range *range, s
                        f->path);
     }
     vq_status st = cv_ckpt_open(&b.ckpt, o->src, e);
-    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", b.ckpt.sha256[i]);
+    vq_hex32(hex, b.ckpt.sha256);
     if (!st && !vq_str_eq(vq_file_meta(f, "source_sha256"), hex)) {
         const vq_str from = vq_file_meta(f, "source");
         st = vq_fail(e, VQ_EFAIL, "%s: is not the checkpoint %s was made from (%.*s: other headers "

@@ -129,7 +129,7 @@ static void put_verdict(vq_jw *w, const cv_ckpt *c)
 static void put_source(vq_jw *w, const cv_ckpt *c)
 {
     char hex[65];
-    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", c->sha256[i]);
+    vq_hex32(hex, c->sha256);
     vq_jw_open(w, "source", '{');
     vq_jw_cstr(w, "source", c->name);
     vq_jw_cstr(w, "source_sha256", hex);

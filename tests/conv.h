@@ -34,11 +34,6 @@ static inline size_t files_in(const char *dir)
     return n;
 }
 
-static inline void hex_of(char hex[65], const uint8_t h[32])
-{
-    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", h[i]);
-}
-
 /* SHA-256 of config, rope table and body of a container. */
 static inline void hash_container(char hex[65], const char *path)
 {
@@ -54,7 +49,7 @@ static inline void hash_container(char hex[65], const char *path)
     vq_sha256_add(&s, f->rope, f->config->rope_dim / 2 * sizeof(double));
     vq_sha256_add(&s, f->map.p + f->header->body_off, (size_t)f->header->body_size);
     vq_sha256_end(&s, h);
-    hex_of(hex, h);
+    vq_hex32(hex, h);
     vq_file_close(f);
 }
 

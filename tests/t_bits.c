@@ -51,7 +51,7 @@ static void hex(char out[65], vq_sha256 *s)
 {
     uint8_t d[32];
     vq_sha256_end(s, d);
-    for (int i = 0; i < 32; i++) snprintf(out + 2 * i, 3, "%02x", d[i]);
+    vq_hex32(out, d);
 }
 
 static vq_status add_row(void *ctx, size_t pos, const float *logits, vq_err *e)

@@ -34,7 +34,7 @@ static void hash_hex(char hex[65], const void *p, size_t n)
     vq_sha256_init(&s, NULL);
     vq_sha256_add(&s, p, n);
     vq_sha256_end(&s, h);
-    hex_of(hex, h);
+    vq_hex32(hex, h);
 }
 
 /* ---- blocks ---- */

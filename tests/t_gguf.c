@@ -230,7 +230,7 @@ static void test_blocks(void)
         vq_sha256_init(&s, NULL);
         vq_sha256_add(&s, v, n * sizeof *v);
         vq_sha256_end(&s, h);
-        for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", h[i]);
+        vq_hex32(hex, h);
         T_OK(!strcmp(hex, cases[c].hash), "%s: %s", t->name, hex);
     }
     float nan;

@@ -179,7 +179,7 @@ static vq_status convert(app *a, const void *opts, char **arg, int n_arg, vq_err
     app_progress_end(&p);
     if (!st && a->json) {
         char hex[65];
-        for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", r.root[i]);
+        vq_hex32(hex, r.root);
         st = print_json(a, &r, hex, e);
     } else if (!st && !a->quiet) {
         print_text(a, o, &r);

@@ -7,8 +7,6 @@
 #include "core/base/mem.h"
 #include "core/file/file.h"
 
-#include <stdio.h>
-
 struct app_sha256 {
     vq_sha256 s;
 };
@@ -28,5 +26,5 @@ void app_sha256_end(app_sha256 *s, char hex[65])
     if (!s) return;
     vq_sha256_end(&s->s, h);
     vq_free(s);
-    for (int i = 0; hex && i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", h[i]);
+    if (hex) vq_hex32(hex, h);
 }

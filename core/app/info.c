@@ -125,7 +125,7 @@ static void put_container(vq_jw *w, const vq_file *f)
     put_errors(w, f);
     put_quality(w, f);
     char hex[65];
-    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", f->header->root[i]);
+    vq_hex32(hex, f->header->root);
     vq_jw_cstr(w, "sha256", hex);
 }
 

@@ -263,6 +263,11 @@ void vq_fmt_size(char out[16], uint64_t bytes)
     snprintf(out, 16, "%u.%u %cB", tenths / 10 % 1000, tenths % 10, units[u]);
 }
 
+void vq_hex32(char out[65], const uint8_t hash[32])
+{
+    for (int i = 0; i < 32; i++) snprintf(out + 2 * i, 3, "%02x", hash[i]);
+}
+
 /* ---- ids ---- */
 
 bool vq_ids_add_n(vq_ids *v, const int32_t *id, size_t n)

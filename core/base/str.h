@@ -39,6 +39,7 @@ bool vq_parse_size(const char *s, uint64_t *out);        /* 5G, 512M, 4096: bina
 /* "1,2,3" or blanks between; may leave *out half filled on false */
 bool vq_parse_ids(const char *s, vq_ids *out);
 void vq_fmt_size(char out[16], uint64_t bytes);          /* "3.6 GB" style, decimal units */
+void vq_hex32(char out[65], const uint8_t hash[32]);     /* lower case */
 
 bool vq_ids_add(vq_ids *v, int32_t id);                  /* false: out of memory */
 bool vq_ids_add_n(vq_ids *v, const int32_t *id, size_t n);

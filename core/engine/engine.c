@@ -105,7 +105,7 @@ static vq_status fill_info(vq_engine *eng, vq_err *e)
         .scratch_bytes = eng->plan.scratch_bytes + eng->plan.session_bytes,
         .arith = (int)f->header->arith,
     };
-    for (int b = 0; b < 32; b++) snprintf(i->sha256 + 2 * b, 3, "%02x", f->header->root[b]);
+    vq_hex32(i->sha256, f->header->root);
     i->opens_think = vq_engine_render_opens_think(eng, NULL);
     return VQ_OK;
 }

@@ -8,7 +8,6 @@
 #include "core/engine/private.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +25,7 @@ void vq_score_text_cut(vq_score_text *t)
     vq_sha256_init(&s, NULL);
     if (t->ids.n) vq_sha256_add(&s, t->ids.v, t->ids.n * sizeof *t->ids.v);
     vq_sha256_end(&s, h);
-    for (int i = 0; i < 32; i++) snprintf(t->sha256 + 2 * i, 3, "%02x", h[i]);
+    vq_hex32(t->sha256, h);
     t->n_chunk = t->ids.n / t->ctx;
 }
 
