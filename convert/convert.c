@@ -278,11 +278,10 @@ static int threads_of(const cv_opts *o)
 
 /* Said before anything is computed.  A file with a journal may be our own, with only the last step
  * missing: the writer knows. */
-static vq_status check_name(const job *b, const char *journal)
+static vq_status check_name(const job *b)
 {
     const cv_opts *o = b->o;
-    if (!o->out || o->force || !vq_file_exists(o->out) || vq_file_exists(journal)) return VQ_OK;
-    return vq_fail(b->e, VQ_EFAIL, "%s: exists; --force overwrites it", o->out);
+    return !o->out || vq_writer_begun(o->out) ? VQ_OK : vq_check_name(o->out, o->force, b->e);
 }
 
 /* The checkpoint as a container that the engine runs, beside the output: what calibration and card
@@ -294,10 +293,9 @@ static vq_status open_source(job *b)
     if (!b->has_tok) {
         return vq_fail(b->e, VQ_EUSAGE, "%s: has no tokenizer, so no --calib with a text", o->src);
     }
-    vq_buf name = { 0 }, journal = { 0 };
+    vq_buf name = { 0 };
     vq_buf_printf(&name, "%s.source", o->out ? o->out : o->src);
-    vq_buf_printf(&journal, "%s.journal", o->out ? o->out : o->src);
-    vq_status st = name.oom || journal.oom ? no_memory(b) : check_name(b, journal.p);
+    vq_status st = name.oom ? no_memory(b) : check_name(b);
     if (!st) {
         const cv_opts plain = { .src = o->src, .out = name.p, .type = float_type(&b->plan),
                                 .cpu = o->cpu, .threads = o->threads, .yarn_hf = o->yarn_hf,
@@ -317,7 +315,6 @@ static vq_status open_source(job *b)
         vq_unlink(name.p); /* it is mapped */
     }
     vq_buf_clear(&name);
-    vq_buf_clear(&journal);
     return st;
 }
 
@@ -384,16 +381,15 @@ static void tell_kept(const job *b, uint64_t kept)
 static vq_status measure(job *b, vq_writer *w, const vq_mark *at, cv_report *r)
 {
     const cv_opts *o = b->o;
-    vq_buf name = { 0 }, figures = { 0 };
-    bool done = false;
+    vq_buf figures = { 0 };
+    const char *part = NULL; /* stays so: finished by an earlier run */
     if (!o->card) return VQ_OK;
     cv_calib_close(b->calib);
     b->calib = NULL;
     stage(b, "card", "tokens");
-    vq_buf_printf(&name, "%s.unfinished", o->out);
-    vq_status st = name.oom ? no_memory(b) : vq_writer_whole(w, at, &done, b->e);
-    if (!st && !done) {
-        const cv_quality_run run = { .source = b->source, .path = name.p, .cpu = o->cpu,
+    vq_status st = vq_writer_whole(w, at, &part, b->e);
+    if (!st && part) {
+        const cv_quality_run run = { .source = b->source, .path = part, .cpu = o->cpu,
                                      .threads = threads_of(o), .progress = o->progress,
                                      .ctx = o->ctx };
         st = cv_quality_measure(&b->quality, &run, &r->quality, b->e);
@@ -402,7 +398,6 @@ static vq_status measure(job *b, vq_writer *w, const vq_mark *at, cv_report *r)
         if (!st) vq_writer_late(w, figures.p);
     }
     vq_buf_clear(&figures);
-    vq_buf_clear(&name);
     return st;
 }
 

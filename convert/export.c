@@ -284,12 +284,8 @@ static vq_status check_target(const job *b)
 {
     const char *path = b->o->out;
     uint64_t left;
-    if (vq_file_exists(path) && !vq_is_regular(path)) {
-        return vq_fail(b->e, VQ_EFAIL, "%s: exists and is not a regular file", path);
-    }
-    if (vq_file_exists(path) && !b->o->force) {
-        return vq_fail(b->e, VQ_EFAIL, "%s: exists; --force overwrites it", path);
-    }
+    const vq_status st = vq_check_name(path, b->o->force, b->e);
+    if (st) return st;
     if (vq_disk_free(path, &left) && left < b->bytes) {
         char need[16], have[16];
         vq_fmt_size(need, b->bytes);

@@ -113,6 +113,12 @@ typedef struct vq_mark {
 } vq_mark;
 
 enum { VQ_LATE_MOST = 256 };
+/* May a file be made under that name?  VQ_EFAIL: what is there is no file, or not to be lost. */
+vq_status vq_check_name(const char *path, bool force, vq_err *e);
+/* Is there a journal beside it: something that a writer of that path may go on with?  Without
+ * memory to ask: true, begin decides. */
+bool vq_writer_begun(const char *path);
+
 typedef struct vq_writer vq_writer;
 typedef struct vq_writer_spec {
     const char *path;           /* final name */
@@ -152,9 +158,9 @@ void vq_writer_mark(const vq_writer *w, vq_mark *m);
 /* Makes that mark the one to go on from.  May run in another thread while this one puts. */
 vq_status vq_writer_commit(vq_writer *w, const vq_mark *m, vq_err *e);
 /* For metadata that depends on the tensors.  m: the mark behind the last put.  PATH.unfinished is
- * then a container that opens, with the late bytes as begin got them.  VQ_OK and *done: begin found
- * it finished, with all it needs. */
-vq_status vq_writer_whole(vq_writer *w, const vq_mark *m, bool *done, vq_err *e);
+ * then a container that opens, with the late bytes as begin got them; *part is its name, the
+ * writer's.  NULL: begin found it finished, with all it needs. */
+vq_status vq_writer_whole(vq_writer *w, const vq_mark *m, const char **part, vq_err *e);
 void vq_writer_late(vq_writer *w, const void *p);   /* the late bytes as they should be */
 /* m: the mark behind the last put (the journal's last).  Frees w; on failure it is still there, for
  * abort. */

@@ -81,17 +81,20 @@ static vq_status put(vq_journal *j, vq_buf *b, vq_err *e)
     return VQ_OK;
 }
 
+char *vq_journal_name(const char *path)
+{
+    vq_buf name = { 0 };
+    vq_buf_printf(&name, "%s.journal", path);
+    if (!name.oom) return name.p;
+    vq_buf_clear(&name);
+    return NULL;
+}
+
 vq_status vq_journal_open(vq_journal *j, const char *path, const q_kern *kern, bool *made,
                           vq_err *e)
 {
-    vq_buf name = { 0 };
-    *j = (vq_journal){ .fd = { -1 }, .kern = kern };
-    vq_buf_printf(&name, "%s.journal", path);
-    if (name.oom) {
-        vq_buf_clear(&name);
-        return vq_fail(e, VQ_ENOMEM, "%s: out of memory", path);
-    }
-    j->path = name.p;
+    *j = (vq_journal){ .fd = { -1 }, .kern = kern, .path = vq_journal_name(path) };
+    if (!j->path) return vq_fail(e, VQ_ENOMEM, "%s: out of memory", path);
     for (;;) {
         *made = !vq_file_exists(j->path);
         vq_status s = vq_fd_open_write(&j->fd, j->path, true, e);

@@ -33,6 +33,7 @@ typedef enum vq_journal_is {
     VQ_JOURNAL_OTHER
 } vq_journal_is;
 
+char *vq_journal_name(const char *path);    /* vq_free; NULL: out of memory */
 /* Opens and locks PATH.journal, making it when it is not there (*made).  VQ_EFAIL: another process
  * has it. */
 vq_status vq_journal_open(vq_journal *j, const char *path, const q_kern *kern, bool *made,

@@ -378,6 +378,23 @@ vq_status vq_writer_restart(vq_writer *w, vq_err *e)
     return s ? s : vq_fd_truncate(w->fd, 0, w->part, e);
 }
 
+vq_status vq_check_name(const char *path, bool force, vq_err *e)
+{
+    if (!vq_file_exists(path)) return VQ_OK;
+    if (!vq_is_regular(path)) {
+        return vq_fail(e, VQ_EFAIL, "%s: exists and is not a regular file", path);
+    }
+    return force ? VQ_OK : vq_fail(e, VQ_EFAIL, "%s: exists; --force overwrites it", path);
+}
+
+bool vq_writer_begun(const char *path)
+{
+    char *name = vq_journal_name(path);
+    const bool begun = !name || vq_file_exists(name);
+    vq_free(name);
+    return begun;
+}
+
 /* The journal is ours.  Decides whether to go on or to start.  *clean: what there is may be removed
  * should this fail; comes in as whether we made the journal just now. */
 static vq_status take_over(vq_writer *w, const vq_writer_spec *spec, bool *clean, vq_err *e)
@@ -386,9 +403,10 @@ static vq_status take_over(vq_writer *w, const vq_writer_spec *spec, bool *clean
     const bool exists = vq_file_exists(w->path), part = vq_file_exists(w->part);
     const vq_journal_is is = vq_journal_head_is(&w->journal, &w->head, &w->touched, why);
     const bool same = is == VQ_JOURNAL_SAME;
+    vq_status s = VQ_OK;
     *clean |= !part; /* a journal of nothing is worth nothing */
     if (same && !part && exists) { /* it ended between the last two steps */
-        const vq_status s = read_journal(w, UINT64_MAX, e);
+        s = read_journal(w, UINT64_MAX, e);
         w->found = w->journal.last;
         w->renamed = !s && already_done(w);
         if (w->renamed) recall_figures(w, spec);
@@ -396,15 +414,13 @@ static vq_status take_over(vq_writer *w, const vq_writer_spec *spec, bool *clean
         w->touched &= !w->renamed;
         if (s || w->renamed) return s;
     }
-    if (exists && !spec->force) {
-        return vq_fail(e, VQ_EFAIL, "%s: exists; --force overwrites it", w->path);
-    }
+    s = vq_check_name(w->path, spec->force, e);
+    if (s) return s;
     if (part && !same && !spec->force) {
         return vq_fail(e, VQ_EFAIL, "%s: was begun %s; convert as then to go on with it, or start "
                        "over with --force",
                        w->part, why);
     }
-    vq_status s = VQ_OK;
     if (part && same) {
         s = vq_fd_open_write(&w->fd, w->part, false, e);
         if (!s) s = go_on(w, spec, e);
@@ -423,9 +439,7 @@ vq_status vq_writer_begin(vq_writer **out, const vq_writer_spec *spec, vq_err *e
     if (s) return s;
     make_key(w, spec);
     vq_sha256_init(&w->chunk, w->kern);
-    if (vq_file_exists(w->path) && !vq_is_regular(w->path)) {
-        s = vq_fail(e, VQ_EFAIL, "%s: exists and is not a regular file", w->path);
-    }
+    s = vq_check_name(w->path, true, e); /* before a journal is made beside what is no file */
     if (!s) s = vq_journal_open(&w->journal, w->path, w->kern, &clean, e);
     if (!s) s = take_over(w, spec, &clean, e);
     else clean = false;
@@ -541,10 +555,10 @@ static vq_status complete(vq_writer *w, const vq_mark *m, uint8_t root[32], vq_e
     return s ? s : vq_writer_commit(w, &all, e);
 }
 
-vq_status vq_writer_whole(vq_writer *w, const vq_mark *m, bool *done, vq_err *e)
+vq_status vq_writer_whole(vq_writer *w, const vq_mark *m, const char **part, vq_err *e)
 {
     uint8_t root[32];
-    *done = w->renamed;
+    *part = w->renamed ? NULL : w->part;
     return w->renamed ? VQ_OK : complete(w, m, root, e);
 }
 
