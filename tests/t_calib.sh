@@ -1,28 +1,9 @@
 #!/bin/sh
 # t_calib.sh - calibration and budgets through the command line: the same bytes for any threads and
 # CPU level, sizes that are kept, predictions that get better, refusals.
-set -u
-cd "$(dirname "$0")/.." || exit 1
-VAQUITA=${VAQUITA:-$PWD/build/vaquita}
-V="${VQ_RUN:+$VQ_RUN }$VAQUITA"
-if [ -n "${VQ_SANITIZE:-}" ]; then
-    echo "skipped: conversions that run the model: minutes with sanitizers (t_resume and t_feedback do some)"
-    echo "t_calib.sh: 0 passed, 0 failed, 1 skipped"
-    exit 0
-fi
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0 skipped=0
-ok() { passed=$((passed + 1)); }
-bad() { failed=$((failed + 1)); printf 't_calib.sh: failed: %s\n' "$*"; }
-fails() { # code, text, arguments
-    code=$1 text=$2
-    shift 2
-    $V "$@" >"$dir/out" 2>"$dir/err" </dev/null
-    rc=$?
-    if [ $rc = "$code" ] && grep -qF -e "$text" "$dir/err"; then ok
-    else bad "vaquita $*: exit $rc, $(cat "$dir/err")"; fi
-}
+. "$(dirname "$0")/shell.sh"
+[ -z "${VQ_SANITIZE:-}" ] ||
+    skip_all "conversions that run the model: minutes with sanitizers (t_resume and t_feedback do some)"
 field() { sed -n "s/.*\"$1\":\([0-9.e+-]*\).*/\1/p" "$2"; }
 
 m=tests/data/models/tiny-r1-qwen
@@ -83,5 +64,4 @@ fails 2 "are wanted" convert $m -o "$dir/x.vaq" --type n4 --calib /dev/null
 fails 1 "nowhere" convert $m -o "$dir/x.vaq" --type n4 --calib "$dir/nowhere"
 fails 2 "no tokenizer" convert $m -o "$dir/x.vaq" --no-tokenizer --calib "$dir/calib"
 [ -e "$dir/x.vaq" ] && bad "a refused conversion left a file" || ok
-printf 't_calib.sh: %d passed, %d failed, %d skipped\n' $passed $failed $skipped
-[ $failed = 0 ]
+result

@@ -1,28 +1,9 @@
 #!/bin/sh
 # t_card.sh - the quality card through the command line: the same bytes for any threads and CPU
 # level, the figures `kl` prints, what `info` shows of it, refusals.
-set -u
-cd "$(dirname "$0")/.." || exit 1
-VAQUITA=${VAQUITA:-$PWD/build/vaquita}
-V="${VQ_RUN:+$VQ_RUN }$VAQUITA"
-if [ -n "${VQ_SANITIZE:-}" ]; then
-    echo "skipped: conversions that run the model: minutes with sanitizers (t_resume and t_feedback do some)"
-    echo "t_card.sh: 0 passed, 0 failed, 1 skipped"
-    exit 0
-fi
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0 skipped=0
-ok() { passed=$((passed + 1)); }
-bad() { failed=$((failed + 1)); printf 't_card.sh: failed: %s\n' "$*"; }
-fails() { # code, text, arguments
-    code=$1 text=$2
-    shift 2
-    $V "$@" >"$dir/out" 2>"$dir/err" </dev/null
-    rc=$?
-    if [ $rc = "$code" ] && grep -qF -e "$text" "$dir/err"; then ok
-    else bad "vaquita $*: exit $rc, $(cat "$dir/err")"; fi
-}
+. "$(dirname "$0")/shell.sh"
+[ -z "${VQ_SANITIZE:-}" ] ||
+    skip_all "conversions that run the model: minutes with sanitizers (t_resume and t_feedback do some)"
 field() { sed -n "s/.*\"$1\":\"*\([^,\"}]*\).*/\1/p" "$2"; }
 make() { # name, source, options
     name=$1 from=$2
@@ -93,5 +74,4 @@ fails 1 "exists" convert $m -o "$dir/f32.vaq" --card "$dir/other.txt"
 [ -e "$dir/x.vaq" ] && bad "a refused conversion left a file" || ok
 $V convert $m --dry-run --card "$dir/other.txt" >"$dir/out" 2>"$dir/err" && ok ||
     bad "dry run: $(cat "$dir/err")"
-printf 't_card.sh: %d passed, %d failed, %d skipped\n' $passed $failed $skipped
-[ $failed = 0 ]
+result

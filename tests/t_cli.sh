@@ -1,34 +1,15 @@
 #!/bin/sh
 # t_cli.sh - the program as a user meets it: exit codes, messages, files left behind, JSON.
 #
-# VAQUITA is the program (./build.sh test sets it), VQ_RUN an emulator in front of it.  Whatever a
-# machine lacks is skipped by name.
-set -u
-cd "$(dirname "$0")/.." || exit 1
-VAQUITA=${VAQUITA:-$PWD/build/vaquita}
-V="${VQ_RUN:+$VQ_RUN }$VAQUITA"
+# Whatever a machine lacks is skipped by name.
+. "$(dirname "$0")/shell.sh"
 models=tests/data/models
-dir=$(mktemp -d) || exit 1
 small=
 cleanup() {
     [ -z "$small" ] || umount "$small" 2>/dev/null
     rm -rf "$dir"
 }
 trap cleanup EXIT
-passed=0 failed=0 skipped=0
-
-ok() { passed=$((passed + 1)); }
-bad() {
-    failed=$((failed + 1))
-    printf 't_cli.sh: failed: %s\n' "$*"
-    [ ! -s "$dir/err" ] || sed 's/^/  stderr: /' "$dir/err" | head -n 5
-}
-skip() { skipped=$((skipped + 1)); printf 'skipped: %s\n' "$*"; }
-check() { # what, then a test(1) expression
-    what=$1
-    shift
-    if [ "$@" ]; then ok; else bad "$what ($*)"; fi
-}
 has() { command -v "$1" >/dev/null 2>&1; }
 
 # expect CODE TEXT ARGUMENT...: exit code, and TEXT in stderr; errors are one line, with no result.
@@ -44,10 +25,6 @@ expect() {
         if [ -s "$dir/out" ]; then bad "vaquita $*: failed, but wrote to stdout"; return; fi
     fi
     ok
-}
-# same NAME A B: two files are equal
-same() {
-    if cmp -s "$2" "$3"; then ok; else bad "$1"; fi
 }
 none() { # no file of that pattern: nothing half-written is left
     set -- "$1" $2
@@ -459,5 +436,4 @@ else
     skip "interrupts, truncation, JSON, terminal: no python3"
 fi
 
-echo "t_cli: $passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+result

@@ -1,22 +1,9 @@
 #!/bin/sh
 # t_plan.sh - `plan`: its sizes are those of the files convert makes, R1's those of the published
 # model, and nothing is refused without a word.  Bandwidths are given, so nothing is measured.
-set -u
-cd "$(dirname "$0")/.." || exit 1
-VAQUITA=${VAQUITA:-$PWD/build/vaquita}
-V="${VQ_RUN:+$VQ_RUN }$VAQUITA"
+. "$(dirname "$0")/shell.sh"
 models=tests/data/models
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0
 
-ok() { passed=$((passed + 1)); }
-bad() { failed=$((failed + 1)); printf 't_plan.sh: failed: %s\n' "$*"; }
-check() { # what, then a test(1) expression
-    what=$1
-    shift
-    if [ "$@" ]; then ok; else bad "$what ($*)"; fi
-}
 plan() { $V plan "$@" --mem-gbs 10 --json >"$dir/json" 2>"$dir/err" || bad "plan $*: exit $?"; }
 # field TYPE KEY [CTX]: of the first such row of the last plan
 field() {
@@ -111,5 +98,4 @@ refused 2 "device" r1 --device pi9
 refused 1 "none.vaq" "$dir/none.vaq"
 refused 1 "config.json" "$dir"
 
-echo "t_plan: $passed passed, $failed failed, 0 skipped"
-[ $failed = 0 ]
+result

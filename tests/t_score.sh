@@ -1,23 +1,6 @@
 #!/bin/sh
 # t_score.sh - perplexity and kl: figures recomputed from raw logits, resuming, refusals.
-set -u
-cd "$(dirname "$0")/.." || exit 1
-VAQUITA=${VAQUITA:-$PWD/build/vaquita}
-V="${VQ_RUN:+$VQ_RUN }$VAQUITA"
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0 skipped=0
-ok() { passed=$((passed + 1)); }
-bad() { failed=$((failed + 1)); printf 't_score.sh: failed: %s\n' "$*"; }
-same() { if cmp -s "$2" "$3"; then ok; else bad "$1: $(head -n 1 "$2") / $(head -n 1 "$3")"; fi; }
-fails() { # code, text, arguments
-    code=$1 text=$2
-    shift 2
-    $V "$@" >"$dir/out" 2>"$dir/err" </dev/null
-    rc=$?
-    if [ $rc = "$code" ] && grep -qF -e "$text" "$dir/err"; then ok
-    else bad "vaquita $*: exit $rc, $(cat "$dir/err")"; fi
-}
+. "$(dirname "$0")/shell.sh"
 
 m=tests/data/models/tiny-r1-qwen
 for t in f32 n4; do $V convert $m -o "$dir/$t.vaq" --type $t -q >/dev/null || exit 1; done
@@ -94,8 +77,6 @@ assert abs(j["kl_mean"] - sum(kl) / 15) < 1e-6 and abs(j["kl_max"] - max(kl)) < 
 assert abs(j["top1"] - sum(a == b for a, b in zip(top, top[15:])) / 15) < 1e-9, j
 PY
 else
-    skipped=$((skipped + 1))
-    echo "skipped: figures recomputed from logits: no python3"
+    skip "figures recomputed from logits: no python3"
 fi
-echo "t_score: $passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+result
