@@ -365,8 +365,11 @@ static void load(work *o)
 static void choose_all(work *o, uint8_t *tiles)
 {
     memset(o->e, 0, (size_t)(o->in.n_tile * Q_ENC_SUBS * o->in.sub) * sizeof(lane));
-    for (int i = 0, n; (n = columns(o, i)) > 0; i++)
-        choose_block(o, sub_scales(o, tiles, i), i * o->in.sub, n);
+    for (int i = 0; i < o->in.n_tile * Q_ENC_SUBS; i++) {
+        const int n = columns(o, i);
+        if (n) choose_block(o, sub_scales(o, tiles, i), i * o->in.sub, n);
+        else memset(sub_scales(o, tiles, i), 0, LANES); /* padding only */
+    }
 }
 
 static int nearest_to_none(const work *o)

@@ -130,6 +130,9 @@ static void codes(const double *h)
                 own += pow((double)w[r * K + k] - (double)v[k], 2);
         }
         T_OK(fabs(own - err2[0]) <= 1e-9 * own, "%s: err2 is of what was written", info->name);
+        memset(other, 0xa5, bytes);
+        q_encode_feedback(&kern, all[t], other, w, K, ROWS, K, &whole, err2, tmp);
+        T_OK(!memcmp(fed, other, bytes), "%s: nothing is left of what memory held", info->name);
         const double a = weighed(all[t], plain, w, h), b = weighed(all[t], fed, w, h);
         q_encode_feedback(&kern, all[t], other, w, K, ROWS, K, &cut, err2, tmp);
         const double c = weighed(all[t], other, w, h);
