@@ -143,6 +143,14 @@ static bool find_yarn(const vq_file *f, cv_rope *r)
     return false;
 }
 
+/* A tenth of mscale_all_dim, which made the magnitude mm: a short number, if one did. */
+static double log_multiplier(const vaq_config *c, double mm, double factor)
+{
+    const double tenth = (mm - 1) / cv_ln(factor), all = floor(1e7 * tenth + 0.5) / 1e6;
+    const double m = cv_yarn_magnitude(factor, all);
+    return (float)(1 / sqrt((double)c->head_dim) * m * m) == c->attn_scale ? 0.1 * all : tenth;
+}
+
 static vq_status put_rope(keys *k)
 {
     const vaq_config *c = k->f->config;
@@ -164,7 +172,7 @@ static vq_status put_rope(keys *k)
         put_u32(k, ".rope.scaling.original_context_length", (uint32_t)r.orig);
         if (c->arch == VAQ_DEEPSEEK3) { /* magnitude of the scores, not of cos and sin */
             mm = sqrt((double)c->attn_scale * sqrt((double)c->head_dim));
-            put_f32(k, ".rope.scaling.yarn_log_multiplier", (mm - 1) / cv_ln(r.factor));
+            put_f32(k, ".rope.scaling.yarn_log_multiplier", log_multiplier(c, mm, r.factor));
         } else if (fabs(c->rope_mult - plain) > 1e-6) {
             put_f32(k, ".rope.scaling.attn_factor", c->rope_mult / plain);
         }
@@ -197,10 +205,10 @@ static void put_experts(keys *k)
     put_f32(k, ".expert_weights_scale", (double)c->routed_scale);
     put_bool(k, ".expert_weights_norm", c->flags & VAQ_F_NORM_TOPK);
     put_u32(k, ".expert_gating_func", 2); /* sigmoid */
-    if (c->n_group_used < c->n_group) {
-        put_u32(k, ".expert_group_count", c->n_group);
-        put_u32(k, ".expert_group_used_count", c->n_group_used);
-    }
+    /* Also when there are none: a reader would have to guess. */
+    const bool some = c->n_group_used < c->n_group;
+    put_u32(k, ".expert_group_count", some ? c->n_group : 1);
+    put_u32(k, ".expert_group_used_count", some ? c->n_group_used : 1);
 }
 
 static vq_status put_config(keys *k, cv_dtype most)
