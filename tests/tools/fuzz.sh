@@ -24,7 +24,64 @@ safetensors) # a whole file of a few bytes; mutating a large body would find not
     header='{"__metadata__":{"a":"b"},"x":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]}}'
     printf '\130\0\0\0\0\0\0\0%s      12345678' "$header" >"$out/corpus/basic"
     seeds= ;;
-gguf) # keys, one tensor of four values; the rest is found by mutation
+gguf) # keys, one tensor of four values; a small model like R1; the rest is found by mutation
+    le() { # BYTES NUMBER
+        i=$1 v=$2
+        while [ "$i" -gt 0 ]; do
+            printf "\\$(printf %o $((v % 256)))"
+            v=$((v / 256)) i=$((i - 1))
+        done
+    }
+    text() { le 8 ${#1} && printf %s "$1"; }
+    infos=$out/infos off=0
+    tensor() { # NAME COLUMNS [ROWS [MATRICES]]: F32
+        text "$1" && le 4 $(($# - 1)) && n=4 && shift
+        for ne in "$@"; do le 8 "$ne" && n=$((n * ne)); done
+        le 4 0 && le 8 $off && off=$(((off + n + 31) / 32 * 32))
+    }
+    {
+        for t in token_embd output; do tensor $t.weight 16 16; done
+        tensor output_norm.weight 16
+        for t in attn_norm ffn_norm attn_q_a_norm attn_kv_a_norm; do tensor blk.0.$t.weight 16; done
+        for t in attn_q_a attn_output ffn_gate_shexp ffn_up_shexp ffn_down_shexp; do
+            tensor blk.0.$t.weight 16 16
+        done
+        for t in attn_q_b attn_kv_a_mqa; do tensor blk.0.$t.weight 16 18; done
+        tensor blk.0.ffn_gate_inp.weight 16 2
+        tensor blk.0.exp_probs_b.bias 2
+        for t in ffn_gate_exps ffn_up_exps ffn_down_exps; do tensor blk.0.$t.weight 16 16 2; done
+        for t in attn_k_b attn_v_b; do tensor blk.0.$t.weight 16 16 1; done
+    } >"$infos"
+    {
+        printf GGUF && le 4 3 && le 8 21 && le 8 20
+        text general.architecture && le 4 8 && text deepseek2
+        while read -r key value; do
+            text "deepseek2.$key" && le 4 4 && le 4 "$value"
+        done <<EOF
+block_count 1
+context_length 64
+embedding_length 16
+feed_forward_length 16
+attention.head_count 1
+attention.head_count_kv 1
+attention.key_length 18
+attention.value_length 16
+attention.key_length_mla 18
+attention.value_length_mla 16
+attention.q_lora_rank 16
+attention.kv_lora_rank 16
+rope.dimension_count 2
+leading_dense_block_count 0
+expert_count 2
+expert_used_count 1
+expert_shared_count 1
+expert_feed_forward_length 16
+expert_gating_func 2
+EOF
+        cat "$infos"
+        head -c 20000 /dev/zero
+    } >"$out/corpus/r1"
+    rm -f "$infos"
     {
         printf 'GGUF\3\0\0\0\1\0\0\0\0\0\0\0\4\0\0\0\0\0\0\0'
         printf '\24\0\0\0\0\0\0\0general.architecture\10\0\0\0\5\0\0\0\0\0\0\0llama'
