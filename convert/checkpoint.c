@@ -338,8 +338,8 @@ static vq_status make_table(cv_ckpt *c, vq_err *e)
         if (by_canonical(a, b)) continue;
         return vq_fail(e, VQ_EFORMAT, "%s: tensor %.*s is also in %s (as %.*s); only one of them "
                        "can be meant",
-                       b->file->path, (int)b->name.n, b->name.p, a->file->path, (int)a->name.n,
-                       a->name.p);
+                       b->file->path, (int)b->own.n, b->own.p, a->file->path, (int)a->own.n,
+                       a->own.p);
     }
     return VQ_OK;
 }

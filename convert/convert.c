@@ -29,6 +29,7 @@ typedef struct job {
     cv_config config;
     vq_tok_built tok;
     bool has_tok;
+    const char *assumed;    /* of the config, not in the source; NULL: nothing */
     cv_rules *rules;        /* NULL: none */
     cv_plan plan;
     vq_engine *source;      /* the checkpoint as it is, for calibration and card; NULL: neither */
@@ -107,6 +108,8 @@ static vq_status read_config(job *b)
     st = cv_ckpt_json(&b->ckpt, "generation_config.json", &gen, b->e);
     if (!st && gen.there) st = cv_generation_read(&b->config.c, &gen.j, gen.path, b->e);
     cv_json_clear(&gen);
+    b->assumed = cv_gguf_assumed(&b->ckpt.gguf);
+    if (!st && b->assumed) notice(b, "%s: %s", b->o->src, b->assumed);
     return st;
 }
 
@@ -235,6 +238,7 @@ static vq_status make_meta(job *b)
     if (b->config.yarn) {
         vq_buf_printf(&b->recipe, "; yarn attn %s", o->yarn_hf ? "hf" : "file");
     }
+    if (b->assumed) vq_buf_printf(&b->recipe, "; %s", b->assumed);
     if (b->recipe.oom) return no_memory(b);
     cv_card(&b->meta, &b->ckpt, o->name, b->recipe.p, c->template_id);
     if (b->chat_template.n && vq_utf8_valid(b->chat_template.p, b->chat_template.n)) {

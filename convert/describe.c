@@ -4,6 +4,7 @@
  * from config.json as it stands, and "convertible" with "problem" says what cv_convert would. */
 #include "convert/card.h"
 #include "convert/convert.h"
+#include "convert/gguf_model.h"
 #include "convert/hfconfig.h"
 #include "convert/plan.h"
 #include "core/text/chat.h"
@@ -92,6 +93,7 @@ static void put_config(vq_jw *w, const cv_ckpt *c)
     put_number(w, "kv_heads", j, "num_key_value_heads");
     put_number(w, "vocab", j, "vocab_size");
     put_number(w, "ctx", j, "max_position_embeddings");
+    vq_jw_cstr(w, "assumed", cv_gguf_assumed(&c->gguf));
 }
 
 static vq_status put_template(vq_jw *w, const cv_ckpt *c, vq_err *e)

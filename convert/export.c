@@ -104,28 +104,11 @@ static cv_dtype type_for(const job *b, const cv_export_tensor *x)
 
 /* ---- the plan ---- */
 
-/* "layers.5.mlp.experts.3.up_proj.weight" without the number of the expert. */
-static void drop_expert(char *name)
-{
-    static const char before[] = ".experts.";
-    char *at = strstr(name, before);
-    if (!at) return;
-    at += sizeof before - 1;
-    const char *end = strchr(at, '.');
-    if (end) memmove(at, end + 1, strlen(end + 1) + 1);
-}
-
 static vq_status gguf_name(const job *b, char out[64], char *name)
 {
-    static const char bias[] = "mlp.gate.e_score_correction_bias";
     vq_buf theirs = { 0 };
     vq_status st = VQ_OK;
-    if (strstr(name, bias)) {
-        const size_t digits = strcspn(name + 7, "."); /* "layers.N." */
-        snprintf(out, 64, "blk.%.*s.exp_probs_b.bias", (int)digits, name + 7);
-        return VQ_OK;
-    }
-    drop_expert(name);
+    cv_drop_expert(name);
     const bool known = cv_gguf_name(&theirs, vq_str_c(name)) && theirs.n < 64;
     if (theirs.oom) {
         st = no_memory(b);

@@ -240,7 +240,7 @@ static vq_status read_tensor(reader *r, cv_tensor *t)
     t->dtype_name = g->name;
     t->size = t->n / g->block * g->bytes;
     t->n_dim = (int)n_dim;
-    for (int i = 0; i < 2 && i < t->n_dim; i++) t->dim[i] = ne[n_dim - 1 - (uint64_t)i];
+    for (uint64_t i = 0; i < n_dim; i++) t->dim[i] = ne[n_dim - 1 - i];
     return VQ_OK;
 }
 
@@ -433,6 +433,9 @@ static const struct { const char *key; kind kind; } known[] = {
     { ".rope.dimension_count", COUNT },
     { ".rope.scaling.type", TEXT },
     { ".rope.scaling.factor", REAL },
+    { ".rope.scaling.yarn_log_multiplier", REAL },
+    { ".expert_weights_scale", REAL },
+    { ".expert_weights_norm", FLAG },
     { ".attention.head_count", COUNT },     /* of some architectures: arrays, a value per layer */
     { ".attention.head_count_kv", COUNT },
     { ".feed_forward_length", COUNT },
@@ -497,6 +500,7 @@ static void settle(reader *r)
     }
     for (size_t i = 0; i < s->n_tensor; i++) {
         s->tensor[i].name.p = s->text + (uintptr_t)s->tensor[i].name.p;
+        s->tensor[i].own = s->tensor[i].name;
     }
     if (g->n_key) qsort(g->key, g->n_key, sizeof *g->key, by_key);
 }

@@ -8,41 +8,57 @@
 #include "core/base/json.h"
 #include "core/base/mem.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 /* ---- names ---- */
 
-static const struct { const char *checkpoint, *gguf; bool layer; } names[] = {
-    { "embed_tokens", "token_embd", false },
-    { "norm", "output_norm", false },
-    { "lm_head", "output", false },
-    { "input_layernorm", "attn_norm", true },
-    { "post_attention_layernorm", "ffn_norm", true },
-    { "self_attn.q_proj", "attn_q", true },
-    { "self_attn.k_proj", "attn_k", true },
-    { "self_attn.v_proj", "attn_v", true },
-    { "self_attn.o_proj", "attn_output", true },
-    { "self_attn.q_norm", "attn_q_norm", true },
-    { "self_attn.k_norm", "attn_k_norm", true },
-    { "mlp.gate_proj", "ffn_gate", true },
-    { "mlp.up_proj", "ffn_up", true },
-    { "mlp.down_proj", "ffn_down", true },
-    /* Written only: deepseek2's, with two that checkpoints keep in one and experts all together. */
-    { "self_attn.q_a_proj", "attn_q_a", true },
-    { "self_attn.q_a_layernorm", "attn_q_a_norm", true },
-    { "self_attn.q_b_proj", "attn_q_b", true },
-    { "self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa", true },
-    { "self_attn.kv_a_layernorm", "attn_kv_a_norm", true },
-    { "self_attn.k_up_proj", "attn_k_b", true },
-    { "self_attn.v_up_proj", "attn_v_b", true },
-    { "mlp.gate", "ffn_gate_inp", true },
-    { "mlp.shared_experts.gate_proj", "ffn_gate_shexp", true },
-    { "mlp.shared_experts.up_proj", "ffn_up_shexp", true },
-    { "mlp.shared_experts.down_proj", "ffn_down_shexp", true },
-    { "mlp.experts.gate_proj", "ffn_gate_exps", true },
-    { "mlp.experts.up_proj", "ffn_up_exps", true },
-    { "mlp.experts.down_proj", "ffn_down_exps", true },
+typedef enum kind {
+    MODEL, LAYER,           /* of either; ".weight" or ".bias" follows */
+    WHOLE                   /* of a layer, and all of its name */
+} kind;
+
+static const struct { const char *checkpoint, *gguf; kind kind; } names[] = {
+    { "embed_tokens", "token_embd", MODEL },
+    { "norm", "output_norm", MODEL },
+    { "lm_head", "output", MODEL },
+    { "input_layernorm", "attn_norm", LAYER },
+    { "post_attention_layernorm", "ffn_norm", LAYER },
+    { "self_attn.q_proj", "attn_q", LAYER },
+    { "self_attn.k_proj", "attn_k", LAYER },
+    { "self_attn.v_proj", "attn_v", LAYER },
+    { "self_attn.o_proj", "attn_output", LAYER },
+    { "self_attn.q_norm", "attn_q_norm", LAYER },
+    { "self_attn.k_norm", "attn_k_norm", LAYER },
+    { "mlp.gate_proj", "ffn_gate", LAYER },
+    { "mlp.up_proj", "ffn_up", LAYER },
+    { "mlp.down_proj", "ffn_down", LAYER },
+    /* deepseek2's: newer files have two of what checkpoints keep in one, all have the experts of a
+     * layer together. */
+    { "self_attn.q_a_proj", "attn_q_a", LAYER },
+    { "self_attn.q_a_layernorm", "attn_q_a_norm", LAYER },
+    { "self_attn.q_b_proj", "attn_q_b", LAYER },
+    { "self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa", LAYER },
+    { "self_attn.kv_a_layernorm", "attn_kv_a_norm", LAYER },
+    { "self_attn.kv_b_proj", "attn_kv_b", LAYER },
+    { "self_attn.k_up_proj", "attn_k_b", LAYER },
+    { "self_attn.v_up_proj", "attn_v_b", LAYER },
+    { "mlp.gate", "ffn_gate_inp", LAYER },
+    { "mlp.shared_experts.gate_proj", "ffn_gate_shexp", LAYER },
+    { "mlp.shared_experts.up_proj", "ffn_up_shexp", LAYER },
+    { "mlp.shared_experts.down_proj", "ffn_down_shexp", LAYER },
+    { "mlp.experts.gate_proj", "ffn_gate_exps", LAYER },
+    { "mlp.experts.up_proj", "ffn_up_exps", LAYER },
+    { "mlp.experts.down_proj", "ffn_down_exps", LAYER },
+    { "mlp.gate.e_score_correction_bias", "exp_probs_b.bias", WHOLE },
+    /* Layers that only draft. */
+    { "eh_proj", "nextn.eh_proj", LAYER },
+    { "embed_tokens", "nextn.embed_tokens", LAYER },
+    { "enorm", "nextn.enorm", LAYER },
+    { "hnorm", "nextn.hnorm", LAYER },
+    { "shared_head.head", "nextn.shared_head_head", LAYER },
+    { "shared_head.norm", "nextn.shared_head_norm", LAYER },
 };
 enum { N_NAMES = sizeof names / sizeof names[0] };
 
@@ -69,15 +85,19 @@ static bool translate(vq_buf *out, vq_str s, bool to_gguf)
     if (layer) s = behind(s, digits + 1);
     size_t end = s.n;
     while (end && s.p[end - 1] != '.') end--;
-    const vq_str kind = behind(s, end);
-    if (!end || !(vq_str_eq(kind, "weight") || vq_str_eq(kind, "bias"))) return false;
+    const vq_str tail = behind(s, end);
+    if (!end) return false;
+    const bool known = vq_str_eq(tail, "weight") || vq_str_eq(tail, "bias");
     const vq_str own = { s.p, end - 1 };
     for (int i = 0; i < N_NAMES; i++) {
         const char *a = to_gguf ? names[i].checkpoint : names[i].gguf;
         const char *b = to_gguf ? names[i].gguf : names[i].checkpoint;
-        if (names[i].layer != layer || !vq_str_eq(own, a)) continue;
+        const bool whole = names[i].kind == WHOLE;
+        if ((names[i].kind != MODEL) != layer || !(whole || known)) continue;
+        if (!vq_str_eq(whole ? s : own, a)) continue;
         if (layer) vq_buf_printf(out, "%s%.*s.", to, (int)number.n, number.p);
-        vq_buf_printf(out, "%s.%.*s", b, (int)kind.n, kind.p);
+        vq_buf_str(out, b);
+        if (!whole) vq_buf_printf(out, ".%.*s", (int)tail.n, tail.p);
         return true;
     }
     return false;
@@ -157,23 +177,62 @@ static const cv_tensor *find(const cv_st *file, size_t n_file, const char *name)
     return NULL;
 }
 
+/* A value of another kind is told as what it is not: the reader refuses it by its name. */
 static void put_int(vq_jw *w, const char *key, const cv_gkey *k)
 {
     uint64_t v;
     if (cv_gkey_u64(k, 0, &v)) vq_jw_u64(w, key, v);
+    else if (k) vq_jw_cstr(w, key, "no whole number");
 }
 
 static void put_real(vq_jw *w, const char *key, const cv_gkey *k)
 {
     double v;
     if (cv_gkey_f64(k, 0, &v)) vq_jw_f64(w, key, v);
+    else if (k) vq_jw_cstr(w, key, "no number");
+}
+
+/* Of a file that says nothing else. */
+static double real_of(const cv_gkey *k, double absent)
+{
+    double v = absent;
+    cv_gkey_f64(k, 0, &v);
+    return v;
+}
+
+static uint64_t int_of(const cv_gkey *k, uint64_t absent)
+{
+    uint64_t v = absent;
+    cv_gkey_u64(k, 0, &v);
+    return v;
+}
+
+static bool is_mla(const cv_gguf *g)
+{
+    return vq_str_eq(cv_gkey_str(cv_gguf_find(g, "general.architecture")), "deepseek2");
+}
+
+/* The file has a tenth of mscale_all_dim as a float: what was meant is a short number.  mscale is
+ * not there: who made the file took both for equal, as they are in all models of this kind. */
+static void put_yarn_of_mla(vq_jw *w, const cv_gguf *g)
+{
+    const double tenth = real_of(own_key(g, ".rope.scaling.yarn_log_multiplier"), 0);
+    double all = floor(1e7 * tenth + 0.5) / 1e6;
+    if ((float)(0.1 * all) != (float)tenth) all = 10 * tenth;
+    if (all > 0) {
+        vq_jw_f64(w, "mscale", all);
+        vq_jw_f64(w, "mscale_all_dim", all);
+    } else {
+        vq_jw_f64(w, "attention_factor", 1);
+    }
 }
 
 static void put_rope(vq_jw *w, const cv_gguf *g)
 {
+    const bool mla = is_mla(g);
     uint64_t turned, dim;
     put_real(w, "rope_theta", own_key(g, ".rope.freq_base"));
-    if (cv_gkey_u64(own_key(g, ".rope.dimension_count"), 0, &turned) &&
+    if (!mla && cv_gkey_u64(own_key(g, ".rope.dimension_count"), 0, &turned) &&
         cv_gkey_u64(own_key(g, ".attention.key_length"), 0, &dim) && turned != dim && dim) {
         vq_jw_f64(w, "partial_rotary_factor", (double)turned / (double)dim);
     }
@@ -191,35 +250,118 @@ static void put_rope(vq_jw *w, const cv_gguf *g)
     put_real(w, "factor", factor);
     put_int(w, "original_max_position_embeddings",
             own_key(g, ".rope.scaling.original_context_length"));
-    put_real(w, "attn_factor", attn);
+    if (!mla) put_real(w, "attn_factor", attn);
+    else if (real_of(attn, 1) != 1) put_real(w, "attn_factor (of a deepseek2 model)", attn);
+    if (mla) put_yarn_of_mla(w, g);
     put_real(w, "beta_fast", own_key(g, ".rope.scaling.yarn_beta_fast"));
     put_real(w, "beta_slow", own_key(g, ".rope.scaling.yarn_beta_slow"));
     vq_jw_close(w, '}');
+}
+
+/* Those that only draft are layers too. */
+static void put_layers(vq_jw *w, const cv_gguf *g)
+{
+    const cv_gkey *k = own_key(g, ".block_count");
+    const uint64_t all = int_of(k, 0), mtp = int_of(own_key(g, ".nextn_predict_layers"), 0);
+    if (!mtp) {
+        put_int(w, "num_hidden_layers", k);
+        return;
+    }
+    vq_jw_u64(w, "num_hidden_layers", mtp < all ? all - mtp : 0);
+    vq_jw_u64(w, "num_nextn_predict_layers", mtp);
+}
+
+/* Latent attention.  Files of today say how it is computed, with one head that is the latent, and
+ * beside it (_mla) how the heads are; older ones only that. */
+static void put_mla(vq_jw *w, const cv_gguf *g)
+{
+    const cv_gkey *k = own_key(g, ".attention.key_length_mla");
+    const cv_gkey *v = own_key(g, ".attention.value_length_mla");
+    const cv_gkey *rope = own_key(g, ".rope.dimension_count");
+    const cv_gkey *kv = own_key(g, ".attention.head_count_kv");
+    if (!k) k = own_key(g, ".attention.key_length");
+    put_int(w, "q_lora_rank", own_key(g, ".attention.q_lora_rank"));
+    put_int(w, "kv_lora_rank", own_key(g, ".attention.kv_lora_rank"));
+    put_int(w, "qk_rope_head_dim", rope);
+    if (k) vq_jw_i64(w, "qk_nope_head_dim", (int64_t)(int_of(k, 0) - int_of(rope, 0)));
+    put_int(w, "v_head_dim", v ? v : own_key(g, ".attention.value_length"));
+    if (int_of(kv, 0) == 1) kv = own_key(g, ".attention.head_count");
+    put_int(w, "num_key_value_heads", kv);
+}
+
+/* Files of early 2025 do not say which groups R1's experts are in: llama.cpp of that time did
+ * without them. */
+static bool groups_of_r1(const cv_gguf *g)
+{
+    return int_of(own_key(g, ".expert_count"), 0) == 256 &&
+           int_of(own_key(g, ".expert_used_count"), 0) == 8;
+}
+
+const char *cv_gguf_assumed(const cv_gguf *g)
+{
+    if (!is_mla(g) || own_key(g, ".expert_group_count")) return NULL;
+    return groups_of_r1(g) ? "expert groups not in the source: R1's own taken, the best 4 of 8"
+                           : "expert groups not in the source: one group taken";
+}
+
+static void put_experts(vq_jw *w, const cv_gguf *g)
+{
+    static const struct { const char *key, *name; } ints[] = {
+        { ".leading_dense_block_count", "first_k_dense_replace" },
+        { ".expert_count", "n_routed_experts" },
+        { ".expert_used_count", "num_experts_per_tok" },
+        { ".expert_shared_count", "n_shared_experts" },
+        { ".expert_feed_forward_length", "moe_intermediate_size" },
+        { ".expert_group_count", "n_group" },
+        { ".expert_group_used_count", "topk_group" },
+    };
+    const size_t n = sizeof ints / sizeof ints[0];
+    const bool groups = !cv_gguf_assumed(g);
+    const cv_gkey *scale = own_key(g, ".expert_weights_scale");
+    bool norm = false;
+    for (size_t i = 0; i < n - 2 * !groups; i++) put_int(w, ints[i].name, own_key(g, ints[i].key));
+    if (!groups && groups_of_r1(g)) {
+        vq_jw_u64(w, "n_group", 8);
+        vq_jw_u64(w, "topk_group", 4);
+    }
+    if (real_of(scale, 1) != 0) put_real(w, "routed_scaling_factor", scale); /* 0: none */
+    cv_gkey_bool(own_key(g, ".expert_weights_norm"), &norm);
+    vq_jw_bool(w, "norm_topk_prob", norm);
+    /* Absent: before there was sigmoid. */
+    const uint64_t func = int_of(own_key(g, ".expert_gating_func"), 1);
+    vq_jw_cstr(w, "scoring_func", func == 2 ? "sigmoid" : func == 1 ? "softmax" : "unknown");
 }
 
 vq_status cv_gguf_config(vq_buf *json, const cv_gguf *g, const cv_st *file, size_t n_file,
                          vq_err *e)
 {
     static const struct { const char *key, *name; } ints[] = {
-        { ".block_count", "num_hidden_layers" },
         { ".embedding_length", "hidden_size" },
         { ".feed_forward_length", "intermediate_size" },
         { ".attention.head_count", "num_attention_heads" },
-        { ".attention.head_count_kv", "num_key_value_heads" },
-        { ".attention.key_length", "head_dim" },
         { ".context_length", "max_position_embeddings" },
+        { ".attention.head_count_kv", "num_key_value_heads" }, /* these two not of MLA */
+        { ".attention.key_length", "head_dim" },
     };
-    const vq_str arch = cv_gkey_str(cv_gguf_find(g, "general.architecture"));
+    const bool mla = is_mla(g);
+    const vq_str arch = mla ? vq_str_c("deepseek_v3")
+                            : cv_gkey_str(cv_gguf_find(g, "general.architecture"));
     const cv_tensor *embed = find(file, n_file, "embed_tokens.weight");
     const cv_tensor *head = find(file, n_file, "lm_head.weight");
     vq_jw w = { .b = json };
     vq_jw_open(&w, NULL, '{');
     if (arch.p) vq_jw_str(&w, "model_type", arch.p, arch.n);
-    for (size_t i = 0; i < sizeof ints / sizeof ints[0]; i++) {
+    for (size_t i = 0; i < sizeof ints / sizeof ints[0] - 2 * mla; i++) {
         put_int(&w, ints[i].name, own_key(g, ints[i].key));
+    }
+    put_layers(&w, g);
+    if (mla) {
+        put_mla(&w, g);
+        put_experts(&w, g);
     }
     put_real(&w, "rms_norm_eps", own_key(g, ".attention.layer_norm_rms_epsilon"));
     if (embed && embed->n_dim == 2) vq_jw_u64(&w, "vocab_size", embed->dim[0]);
+    else put_int(&w, "vocab_size", own_key(g, ".vocab_size"));
     vq_jw_bool(&w, "tie_word_embeddings", embed && !head);
     put_int(&w, "bos_token_id", cv_gguf_find(g, "tokenizer.ggml.bos_token_id"));
     put_int(&w, "eos_token_id", cv_gguf_find(g, "tokenizer.ggml.eos_token_id"));

@@ -27,6 +27,9 @@ vq_status cv_gguf_rename(cv_st *s, const cv_gguf *g, vq_err *e);
 vq_status cv_gguf_config(vq_buf *json, const cv_gguf *g, const cv_st *file, size_t n_file,
                          vq_err *e);
 
+/* What was added to that because the file does not say it, for people; NULL: nothing. */
+const char *cv_gguf_assumed(const cv_gguf *g);
+
 /* Divides the rope table by the tensor rope_freqs.weight (Llama 3's scaling, written out). */
 vq_status cv_gguf_rope(cv_config *c, const cv_tensor *freqs, vq_err *e);
 

@@ -86,7 +86,12 @@ static uint32_t opt_int(reader *r, const char *key, uint32_t lo, uint32_t hi, ui
 
 static uint32_t want_int(reader *r, const char *key, uint32_t lo, uint32_t hi)
 {
-    if (!get(r, key)) refuse(r, key, 0, "a model needs it; is this its own config.json?");
+    if (!get(r, key)) {
+        const char *dot = strrchr(r->path, '.');
+        refuse(r, key, 0, dot && !strcmp(dot, ".gguf")
+               ? "the file has no key for it, which its model needs"
+               : "a model needs it; is this its own config.json?");
+    }
     return opt_int(r, key, lo, hi, lo);
 }
 

@@ -34,6 +34,16 @@ int cv_source_names(const vaq_tensor *t, char name[2][96])
     return 1;
 }
 
+void cv_drop_expert(char *name)
+{
+    static const char before[] = ".experts.";
+    char *at = strstr(name, before);
+    if (!at) return;
+    at += sizeof before - 1;
+    const char *end = strchr(at, '.');
+    if (end) memmove(at, end + 1, strlen(end + 1) + 1);
+}
+
 bool cv_ignorable(vq_str canonical)
 {
     if (vq_str_eq(canonical, "rope_freqs.weight")) return true; /* GGUF's: read with the config */

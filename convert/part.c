@@ -12,7 +12,7 @@
 
 static size_t row_len(const cv_tensor *t)
 {
-    return (size_t)t->dim[t->n_dim == 2 ? 1 : 0];
+    return (size_t)t->dim[t->n_dim - 1];
 }
 
 size_t cv_part_row_bytes(const cv_part *p)
@@ -40,7 +40,7 @@ static size_t rows_at(const cv_part *p, cv_span s)
 
 cv_span cv_part_span(const cv_part *p, uint32_t row, uint32_t n)
 {
-    if (!p->head_rows) return (cv_span){ row, n };
+    if (!p->head_rows) return (cv_span){ p->first + (uint64_t)row, n };
     const uint64_t start = (uint64_t)(row / p->head_rows) * p->stride + p->first;
     assert(row % p->head_rows == 0 && n == p->head_rows);
     return (cv_span){ start, p->turned ? p->turned : n };
@@ -136,7 +136,10 @@ void cv_part_floats(const cv_part *p, cv_span s, const void *raw, float *out, si
 
 void cv_part_origin(const cv_part *p, uint64_t *row, uint64_t *col)
 {
-    if (!p->head_rows) return;
+    if (!p->head_rows) {
+        *row += p->first;
+        return;
+    }
     const uint64_t start = *row / p->head_rows * p->stride + p->first, in = *row % p->head_rows;
     if (p->turned) {
         *row = start + *col;

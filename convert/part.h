@@ -2,8 +2,8 @@
  *
  * Most matrices are one tensor, row by row.  FP8 weights have their scales in a second one; k_up
  * and v_up are a part of every head's rows of kv_b_proj, k_up's transposed; a pair of gate and up
- * is two parts.  A part says which rows of its tensor a run of the matrix's rows is made of, brings
- * them and makes floats of them. */
+ * is two parts; an expert may lie behind others in one tensor.  A part says which rows of its
+ * tensor a run of the matrix's rows is made of, brings them and makes floats of them. */
 #ifndef CONVERT_PART_H
 #define CONVERT_PART_H
 
@@ -14,9 +14,10 @@ enum { CV_BLOCK = 128 };    /* rows and columns of FP8 weights that share a scal
 typedef struct cv_part {
     const cv_tensor *t;     /* a vector is one row */
     const cv_tensor *scale; /* of F8_E4M3: F32, one per block; NULL: none */
-    /* A part of each head of t; head_rows = 0: all of it, row by row. */
+    uint32_t rows;          /* of the matrix, of a pair those of one half */
+    /* A part of each head of t; head_rows = 0: one run of rows. */
     uint32_t head_rows;     /* rows of the matrix per head, a multiple of 16 */
-    uint32_t stride, first; /* rows of t from head to head, first of ours in a head */
+    uint32_t stride, first; /* rows of t from head to head, first of ours in a head, or in t */
     uint32_t turned;        /* how many rows of t are the columns of our head; 0: rows are rows */
 } cv_part;
 

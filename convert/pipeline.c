@@ -146,11 +146,10 @@ static uint32_t rows_in(const cv_plan *p, const band *b, int i, uint32_t *first)
 {
     const cv_source *src = &p->src[b->tensor];
     const uint32_t share = (uint32_t)src->n;
-    uint64_t total = p->tensor[b->tensor].rows;
-    if (share > 1) total = src->part[i].t->dim[0]; /* without padding */
+    const uint32_t total = src->part[i].rows;
     const uint32_t last = (b->group + b->n_group) / share * Q_ROWS;
     *first = b->group / share * Q_ROWS;
-    return (uint32_t)(last < total ? last : total) - *first;
+    return (last < total ? last : total) - *first;
 }
 
 static cv_span span_in(const cv_plan *p, const band *b, int i)
@@ -238,11 +237,11 @@ static vq_status bad_weight(slot *s, const cv_part *p, uint64_t row, uint64_t co
     if (isfinite(v)) { /* 65504 is the largest of f16 */
         return vq_fail(&s->err, VQ_EFORMAT, "%s: tensor %.*s: the weight at row %llu, column %llu "
                        "is %g, too large for this type; choose another --type",
-                       t->file->path, (int)t->name.n, t->name.p, r, c, (double)v);
+                       t->file->path, (int)t->own.n, t->own.p, r, c, (double)v);
     }
     return vq_fail(&s->err, VQ_EFORMAT, "%s: tensor %.*s: the weight at row %llu, column %llu is "
                    "%s; the file is damaged, download it again",
-                   t->file->path, (int)t->name.n, t->name.p, r, c,
+                   t->file->path, (int)t->own.n, t->own.p, r, c,
                    isnan(v) ? "not a number" : "infinite");
 }
 

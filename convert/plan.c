@@ -5,6 +5,7 @@
  * the order in which a token meets the tensors (FORMAT.md). */
 #include "convert/plan.h"
 
+#include "convert/gguf_model.h"
 #include "core/base/mem.h"
 #include "core/file/check.h"
 
@@ -28,27 +29,40 @@ static vq_status no_memory(const builder *b)
 
 /* ---- one tensor of the checkpoint ---- */
 
-static void shape_text(char out[64], int n_dim, uint64_t a, uint64_t b)
+/* GGUF counts dimensions the other way round, and tools print them so. */
+static void shape_text(char out[120], const builder *b, int n_dim, const uint64_t *dim)
 {
-    const unsigned long long x = a, y = b;
-    if (n_dim == 0) snprintf(out, 64, "a single number");
-    else if (n_dim == 1) snprintf(out, 64, "%llu", x);
-    else snprintf(out, 64, "%llu x %llu%s", x, y, n_dim > 2 ? " x ..." : "");
+    const bool ne = b->ckpt->is_gguf;
+    size_t n = (size_t)snprintf(out, 120, "%s", n_dim ? ne ? "ne [" : "" : "a single number");
+    for (int i = 0; i < n_dim && i < 4; i++) {
+        n += (size_t)snprintf(out + n, 120 - n, "%s%llu", i ? ne ? ", " : " x " : "",
+                              (unsigned long long)dim[ne ? n_dim - 1 - i : i]);
+    }
+    strcpy(out + n, n_dim > 4 ? " x ..." : n_dim && ne ? "]" : "");
 }
 
-/* rows 0: a vector. */
-static vq_status check_shape(const builder *b, const cv_tensor *t, uint64_t rows, uint64_t cols,
-                             const char *who)
+/* How a tensor must look. */
+typedef struct shape {
+    uint64_t stack;         /* so many matrices behind each other; 0: it is one alone */
+    uint64_t rows, cols;    /* rows 0: a vector */
+} shape;
+
+static vq_status check_shape(const builder *b, const cv_tensor *t, const shape *s, const char *who)
 {
-    const bool ok = rows ? t->n_dim == 2 && t->dim[0] == rows && t->dim[1] == cols
-                         : t->n_dim == 1 && t->dim[0] == cols;
+    const uint64_t all = s->stack ? s->stack * s->rows : s->rows;
+    /* Stacked matrices are also written as one, and one alone always is. */
+    const bool ok = t->n_dim == 1   ? !s->rows && t->dim[0] == s->cols
+                    : t->n_dim == 2 ? s->rows && t->dim[0] == all && t->dim[1] == s->cols
+                    : t->n_dim == 3 && s->stack && t->dim[0] == s->stack && t->dim[1] == s->rows &&
+                          t->dim[2] == s->cols;
     if (ok) return VQ_OK;
-    char is[64], want[64];
-    shape_text(is, t->n_dim, t->dim[0], t->dim[1]);
-    if (rows) shape_text(want, 2, rows, cols);
-    else shape_text(want, 1, cols, 0);
-    return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s is %s, %s %s", t->file->path, (int)t->name.n,
-                   t->name.p, is, who, want);
+    char is[120], want[120];
+    const uint64_t dim[] = { s->stack, s->rows, s->cols };
+    const int n_dim = !s->rows ? 1 : s->stack > 1 ? 3 : 2;
+    shape_text(is, b, t->n_dim, t->dim);
+    shape_text(want, b, n_dim, dim + 3 - n_dim);
+    return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s is %s, %s %s", t->file->path, (int)t->own.n,
+                   t->own.p, is, who, want);
 }
 
 /* Looks a tensor up and notes that it has its place. */
@@ -65,6 +79,8 @@ static vq_status find_scale(builder *b, cv_part *p)
 {
     const cv_tensor *t = p->t;
     const vq_str own = cv_canonical(t->name);
+    const shape s = { .rows = (t->dim[0] + CV_BLOCK - 1) / CV_BLOCK,
+                      .cols = (t->dim[1] + CV_BLOCK - 1) / CV_BLOCK };
     char name[128];
     snprintf(name, sizeof name, "%.*s_scale_inv", own.n > 100 ? 100 : (int)own.n, own.p);
     p->scale = use(b, name);
@@ -79,44 +95,99 @@ static vq_status find_scale(builder *b, cv_part *p)
                        p->scale->file->path, (int)p->scale->name.n, p->scale->name.p,
                        p->scale->dtype_name);
     }
-    return check_shape(b, p->scale, (t->dim[0] + CV_BLOCK - 1) / CV_BLOCK,
-                       (t->dim[1] + CV_BLOCK - 1) / CV_BLOCK, "one scale per 128 x 128 weights is");
+    return check_shape(b, p->scale, &s, "one scale per 128 x 128 weights is");
+}
+
+static vq_status missing(const builder *b, const vaq_tensor *t, const char *name)
+{
+    vq_buf theirs = { 0 };
+    vq_status st;
+    if (b->ckpt->is_gguf && cv_gguf_name(&theirs, vq_str_c(name)) && !theirs.oom) {
+        st = vq_fail(b->e, VQ_EFORMAT, "%s: tensor %s is missing, which a model with these keys "
+                     "has; download it again, of a split one all parts",
+                     b->ckpt->dir, theirs.p);
+    } else {
+        st = vq_fail(b->e, VQ_EFORMAT, "%s: tensor %s%s is missing%s", b->ckpt->dir,
+                     t->role == VAQ_HEAD ? "" : "model.", name,
+                     b->ckpt->n_shard == 1 ? "; if this is one of several shards, give the "
+                                             "folder with all of them and their index"
+                                           : "");
+    }
+    vq_buf_clear(&theirs);
+    return st;
 }
 
 static vq_status find_part(builder *b, cv_part *p, const vaq_tensor *t, const char *name,
-                           uint64_t rows, uint64_t cols)
+                           const shape *s)
 {
     p->t = use(b, name);
     if (!p->t && t->role == VAQ_EMBED) p->t = use(b, "lm_head.weight"); /* see tie() */
-    if (!p->t) {
-        return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %s%s is missing%s", b->ckpt->dir,
-                       t->role == VAQ_HEAD ? "" : "model.", name,
-                       b->ckpt->n_shard == 1 ? "; if this is one of several shards, give the "
-                                               "folder with all of them and their index"
-                                             : "");
-    }
-    if (p->t->dtype == CV_OTHER || (p->t->dtype == CV_F8_E4M3 && !rows)) {
+    if (!p->t) return missing(b, t, name);
+    if (p->t->dtype == CV_OTHER || (p->t->dtype == CV_F8_E4M3 && !s->rows)) {
         return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s is %s; only BF16, F16, F32 and, of "
                        "matrices, F8_E4M3 convert, and of GGUF's types Q4_0 to Q8_0, Q2_K to Q6_K, "
                        "IQ4_NL, IQ4_XS and MXFP4",
-                       p->t->file->path, (int)p->t->name.n, p->t->name.p, p->t->dtype_name);
+                       p->t->file->path, (int)p->t->own.n, p->t->own.p, p->t->dtype_name);
     }
-    const vq_status st = check_shape(b, p->t, rows, cols, b->ckpt->is_gguf
-                                     ? "its keys ask for" : "config.json asks for");
+    const vq_status st = check_shape(b, p->t, s, b->ckpt->is_gguf ? "its keys ask for"
+                                                                  : "config.json asks for");
     return !st && p->t->dtype == CV_F8_E4M3 ? find_scale(b, p) : st;
 }
 
 /* ---- the list ---- */
 
 /* k_up and v_up: which rows of every head of kv_b_proj they take, and its whole shape. */
-static void by_heads(cv_part *p, const vaq_config *c, bool k, uint64_t *rows, uint64_t *cols)
+static shape by_heads(cv_part *p, const vaq_config *c, bool k)
 {
     p->stride = c->nope_dim + c->v_dim;
     p->first = k ? 0 : c->nope_dim;
     p->head_rows = k ? c->kv_lora : c->v_dim;
     p->turned = k ? c->nope_dim : 0;
-    *rows = (uint64_t)c->n_head * p->stride;
-    *cols = c->kv_lora;
+    return (shape){ .rows = (uint64_t)c->n_head * p->stride, .cols = c->kv_lora };
+}
+
+static bool is_up(const vaq_tensor *t) { return t->role == VAQ_K_UP || t->role == VAQ_V_UP; }
+
+/* Of k_up or v_up: newer GGUF files have it for itself, some of them beside kv_b_proj: then the one
+ * that was rounded less counts. */
+static void choose_up(builder *b, const vaq_tensor *t, char name[96])
+{
+    char full[96];
+    vq_tensor_name(full, t);
+    const char *own = cv_canonical(vq_str_c(full)).p;
+    const cv_tensor *alone = use(b, own), *both = use(b, name);
+    if (!both || (alone && cv_row_bytes(alone->dtype, CV_BLOCK_MAX) >
+                               cv_row_bytes(both->dtype, CV_BLOCK_MAX))) {
+        strcpy(name, own);
+    }
+}
+
+/* Where a tensor is in this checkpoint: GGUF has all experts of a layer in one. */
+static int names_of(builder *b, const vaq_tensor *t, char name[2][96])
+{
+    const int n = cv_source_names(t, name);
+    for (int i = 0; b->ckpt->is_gguf && i < n; i++) {
+        if (is_up(t)) choose_up(b, t, name[i]);
+        cv_drop_expert(name[i]);
+    }
+    return n;
+}
+
+/* What the tensor of this name must look like, and which of its rows are ours. */
+static shape place_part(const builder *b, cv_part *p, const vaq_tensor *t, const char *name)
+{
+    const vaq_config *c = b->c;
+    const bool vector = t->layout == VAQ_VECTOR;
+    shape s = { .rows = vector ? 0 : p->rows, .cols = t->cols };
+    if (is_up(t) && strstr(name, ".kv_b_proj.")) return by_heads(p, c, t->role == VAQ_K_UP);
+    if (is_up(t)) {
+        s.stack = c->n_head;
+        s.rows /= c->n_head;
+    } else if (t->expert >= 0 && b->ckpt->is_gguf) {
+        s.stack = c->n_expert;
+        p->first = (uint32_t)t->expert * p->rows;
+    }
+    return s;
 }
 
 /* Of a pair whose halves came in different types, what the finer one asks for. */
@@ -152,21 +223,20 @@ static vq_status add(builder *b, vaq_role role, uint32_t layer, int32_t expert)
     *src = (cv_source){ .n = 0 };
 
     char name[2][96];
-    const int parts = cv_source_names(t, name);
-    const bool vector = t->layout == VAQ_VECTOR;
+    const int parts = names_of(b, t, name);
     for (int i = 0; i < parts; i++) {
-        uint64_t rows = vector ? 0 : vq_dim_of(c, row->rows), cols = t->cols;
-        const uint64_t weights = vector ? cols : rows * cols;
         cv_part *part = &src->part[i];
-        if (role == VAQ_K_UP || role == VAQ_V_UP) by_heads(part, c, role == VAQ_K_UP, &rows, &cols);
-        const vq_status st = find_part(b, part, t, name[i], rows, cols);
+        part->rows = vq_dim_of(c, row->rows);
+        const shape s = place_part(b, part, t, name[i]);
+        const vq_status st = find_part(b, part, t, name[i], &s);
         if (st) return st;
+        const uint64_t weights = (uint64_t)part->rows * t->cols;
         t->params += weights;
         p->read_bytes += cv_row_bytes(part->t->dtype, weights);
     }
     src->n = parts;
     p->params += t->params;
-    t->type = (uint16_t)(vector ? Q_F32 : type_of(b, src, t));
+    t->type = (uint16_t)(t->layout == VAQ_VECTOR ? Q_F32 : type_of(b, src, t));
     p->n++;
     return VQ_OK;
 }
@@ -260,10 +330,7 @@ static vq_status tie(builder *b)
         tied = tied || aliased(b->ckpt, head_name, embed_name);
     } else if (head) {
         tied = tied || aliased(b->ckpt, embed_name, head_name);
-        if (!tied) {
-            return vq_fail(b->e, VQ_EFORMAT, "%s: tensor model.%s is missing", b->ckpt->dir,
-                           embed_name);
-        }
+        if (!tied) return missing(b, &(vaq_tensor){ .role = VAQ_EMBED }, embed_name);
     }
     b->c->flags &= ~(uint32_t)VAQ_F_TIED;
     if (tied) b->c->flags |= VAQ_F_TIED;
@@ -273,7 +340,7 @@ static vq_status tie(builder *b)
 /* ---- MTP layers ---- */
 
 /* Notes the first tensor that they want and the checkpoint lacks. */
-static bool mtp_whole(const builder *b)
+static bool mtp_whole(builder *b)
 {
     const vaq_config *c = b->c;
     const vq_role_row *r;
@@ -282,11 +349,13 @@ static bool mtp_whole(const builder *b)
         const int32_t experts = r->scope == VAQ_EXPERT ? (int32_t)c->n_expert : 0;
         vq_role_layers(r, c, &layer, &end);
         if (!vq_role_used(r, c) || r->scope == VAQ_ONCE) continue;
+        /* GGUF has them only when they are others than the main model's. */
+        if (b->ckpt->is_gguf && (r->role == VAQ_MTP_EMBED || r->role == VAQ_MTP_HEAD)) continue;
         for (layer = layer < c->n_layer ? c->n_layer : layer; layer < end; layer++) {
             for (int32_t x = experts ? 0 : -1; x < experts; x++) {
                 const vaq_tensor t = { .role = r->role, .layer = (uint16_t)layer, .expert = x };
                 char name[2][96];
-                const int n = cv_source_names(&t, name);
+                const int n = names_of(b, &t, name);
                 for (int k = 0; k < n; k++) {
                     if (cv_ckpt_find(b->ckpt, name[k])) continue;
                     memcpy(b->p->mtp_lacks, name[k], sizeof name[k]);
@@ -299,8 +368,15 @@ static bool mtp_whole(const builder *b)
 }
 
 /* Leaves them out: their tensors are nobody's fault. */
-static void drop_mtp(builder *b)
+static vq_status drop_mtp(builder *b)
 {
+    /* GGUF counts them with the others: one of those must not get lost so. */
+    char norm[64], eh[64];
+    snprintf(norm, sizeof norm, "layers.%u.input_layernorm.weight", b->c->n_layer);
+    snprintf(eh, sizeof eh, "layers.%u.eh_proj.weight", b->c->n_layer);
+    if (b->ckpt->is_gguf && cv_ckpt_find(b->ckpt, norm) && !cv_ckpt_find(b->ckpt, eh)) {
+        return missing(b, &(vaq_tensor){ .role = VAQ_MTP_EH }, eh);
+    }
     for (size_t i = 0; i < b->ckpt->n_tensor; i++) {
         const vq_str name = cv_canonical(b->ckpt->tensor[i].name);
         for (uint32_t l = b->c->n_layer; l < b->c->n_layer + b->c->n_mtp; l++) {
@@ -310,6 +386,7 @@ static void drop_mtp(builder *b)
         }
     }
     b->c->n_mtp = 0;
+    return VQ_OK;
 }
 
 /* Sets `flag` if what every MTP layer calls `name` is the main model's `main` again. */
@@ -320,7 +397,8 @@ static vq_status share(builder *b, uint32_t flag, const cv_tensor *main, const c
     char copy[96];
     for (uint32_t l = c->n_layer; same && l < c->n_layer + c->n_mtp; l++) {
         snprintf(copy, sizeof copy, "layers.%u.%s", l, name);
-        const vq_status st = same_bytes(b, main, cv_ckpt_find(b->ckpt, copy), &same);
+        const cv_tensor *t = cv_ckpt_find(b->ckpt, copy);
+        const vq_status st = t ? same_bytes(b, main, t, &same) : VQ_OK;
         if (st) return st;
     }
     for (uint32_t l = c->n_layer; same && l < c->n_layer + c->n_mtp; l++) {
@@ -334,10 +412,7 @@ static vq_status share(builder *b, uint32_t flag, const cv_tensor *main, const c
 static vq_status plan_mtp(builder *b)
 {
     if (!b->c->n_mtp) return VQ_OK;
-    if (b->o->drop_mtp || !mtp_whole(b)) {
-        drop_mtp(b);
-        return VQ_OK;
-    }
+    if (b->o->drop_mtp || !mtp_whole(b)) return drop_mtp(b);
     const cv_tensor *embed = cv_ckpt_find(b->ckpt, "embed_tokens.weight");
     const cv_tensor *head = cv_ckpt_find(b->ckpt, "lm_head.weight");
     if (b->c->flags & VAQ_F_TIED) embed = head = embed ? embed : head;
@@ -353,7 +428,7 @@ static vq_status check_unused(const builder *b)
         if (b->used[i] || cv_ignorable(cv_canonical(t->name))) continue;
         return vq_fail(b->e, VQ_EFORMAT, "%s: tensor %.*s belongs to nothing in a %s model of %u "
                        "layers as %s",
-                       t->file->path, (int)t->name.n, t->name.p, vq_arch_name(b->c->arch),
+                       t->file->path, (int)t->own.n, t->own.p, vq_arch_name(b->c->arch),
                        b->c->n_layer,
                        b->ckpt->is_gguf ? "the keys of the file describe it"
                                         : "config.json describes it; is it the right config.json?");

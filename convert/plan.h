@@ -32,6 +32,8 @@ typedef struct cv_plan {
 
 /* names.c: the checkpoint's canonical names of a container's tensor; 1 or 2. */
 int cv_source_names(const vaq_tensor *t, char name[2][96]);
+/* "layers.5.mlp.experts.3.up_proj.weight" without the number of the expert: GGUF has all in one. */
+void cv_drop_expert(char *name);
 /* A tensor of some checkpoints that no computation needs. */
 bool cv_ignorable(vq_str canonical);
 

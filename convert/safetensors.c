@@ -158,7 +158,7 @@ static vq_status read_shape(const header *h, uint32_t shape, cv_tensor *t)
         uint64_t d;
         if (!get_u64(h->j, k, &d)) return bad(h, t->name, "its shape is not a list of sizes");
         if (!mul_u64(t->n, d, &t->n)) return bad(h, t->name, "its shape is larger than 64 bits");
-        if (t->n_dim < 2) t->dim[t->n_dim] = d;
+        if (t->n_dim < 4) t->dim[t->n_dim] = d;
         t->n_dim++;
     }
     return VQ_OK;
@@ -204,7 +204,7 @@ static vq_status read_tensor(header *h, uint32_t key, cv_tensor *t)
     }
     t->off = h->data + begin;
     t->size = end - begin;
-    t->name = keep(h, t->name);
+    t->name = t->own = keep(h, t->name);
     return VQ_OK;
 }
 

@@ -11,10 +11,11 @@
 
 typedef struct cv_tensor {
     vq_str name;            /* lives in the cv_st */
+    vq_str own;             /* as its file spells it, for messages: GGUF has names of its own */
     const char *dtype_name; /* "BF16" */
     cv_dtype dtype;
     int n_dim;
-    uint64_t dim[2];        /* the first two */
+    uint64_t dim[4];        /* the first four */
     uint64_t n;             /* elements */
     uint64_t off, size;     /* bytes, off from the file's start */
     uint32_t pair_rows;     /* of heads of so many rows: stored as pairs i, i + pair_rows / 2; 0:

@@ -189,7 +189,7 @@ static inline void ck_dsv3(ck *k)
     for (int l = 0; l <= CK_DS_LAYERS; l++) ck_dsv3_layer(k, l);
 }
 
-static void ck_free(ck *k)
+static inline void ck_free(ck *k)
 {
     for (int i = 0; i < k->n; i++) vq_free(k->t[i].v);
     k->n = 0;

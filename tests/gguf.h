@@ -96,19 +96,34 @@ static inline void gg_key_ints(gg *g, const char *key, const int32_t *v, size_t 
     g->n_key++;
 }
 
-/* rows 0: a vector. */
-static inline void gg_tensor(gg *g, const char *name, uint32_t type, int rows, int cols,
-                             const void *p, size_t n)
+static inline void gg_key_bool(gg *g, const char *key, bool value)
 {
+    gg_string(&g->key, key, strlen(key));
+    gg_le(&g->key, 7, 4);
+    gg_le(&g->key, value, 1);
+    g->n_key++;
+}
+
+/* ne: columns, rows, matrices; it ends before a 0. */
+static inline void gg_tensor_ne(gg *g, const char *name, uint32_t type, const uint64_t ne[3],
+                                const void *p, size_t n)
+{
+    const uint64_t dims = !ne[1] ? 1 : !ne[2] ? 2 : 3;
     gg_string(&g->info, name, strlen(name));
-    gg_le(&g->info, rows ? 2 : 1, 4);
-    gg_le(&g->info, (uint64_t)cols, 8);
-    if (rows) gg_le(&g->info, (uint64_t)rows, 8);
+    gg_le(&g->info, dims, 4);
+    for (uint64_t i = 0; i < dims; i++) gg_le(&g->info, ne[i], 8);
     gg_le(&g->info, type, 4);
     gg_le(&g->info, g->data.n, 8);
     vq_buf_add(&g->data, p, n);
     while (g->data.n % 32) vq_buf_char(&g->data, 0);
     g->n_tensor++;
+}
+
+/* rows 0: a vector. */
+static inline void gg_tensor(gg *g, const char *name, uint32_t type, int rows, int cols,
+                             const void *p, size_t n)
+{
+    gg_tensor_ne(g, name, type, (uint64_t[3]){ (uint64_t)cols, (uint64_t)rows, 0 }, p, n);
 }
 
 /* The file's bytes; g is empty afterwards. */
