@@ -17,9 +17,10 @@ Q_INLINE void score_tile(const int Q, __m256 v[2 * SCORES_Q], const int8_t *s8, 
     for (int j = 0; j < 2 * Q; j++) v[j] = _mm256_cvtepi32_ps(z[j]);
 }
 
-Q_INLINE __m256i add_products(__m256i acc, __m256i v, __m256i q)
+/* Written out: in a loop gcc copies every sum to another register and back, and spills one. */
+Q_INLINE void add_products(__m256i *acc, __m256i v, __m256i q)
 {
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(v, q));
+    __asm__("vpaddd %1, %0, %0" : "+x"(*acc) : "x"(_mm256_madd_epi16(v, q)));
 }
 
 #include "quant/x86/attn_ymm.h"

@@ -8,7 +8,7 @@
  *
  * The file that includes this brings
  *   score_tile(Q, v, tile, q, nsum)  v[2Q] = (float)z of 8 rows of an L8 tile, two tokens per query
- *   add_products(acc, v, q)          acc + the products of int16 pairs */
+ *   add_products(&acc, v, q)         adds the products of int16 pairs, in place */
 #ifndef QUANT_X86_ATTN_YMM_H
 #define QUANT_X86_ATTN_YMM_H
 
@@ -91,8 +91,8 @@ Q_INLINE void products(const int Q, __m256i z[PV8_Q], const uint8_t *line,
         Q_UNROLL
         for (int j = 0; j < Q; j++) {
             const __m256d four = _mm256_broadcast_sd((const void *)(q[j] + 4 * c));
-            lo[j] = add_products(lo[j], v0, _mm256_castpd_si256(four));
-            hi[j] = add_products(hi[j], v1, _mm256_castpd_si256(four));
+            add_products(&lo[j], v0, _mm256_castpd_si256(four));
+            add_products(&hi[j], v1, _mm256_castpd_si256(four));
         }
     }
     Q_UNROLL
