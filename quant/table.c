@@ -12,7 +12,7 @@ typedef bool filler(q_kern *t);
 static const struct level {
     const char *name;
     uint32_t bit;
-    filler *fill[4];
+    filler *fill[5];
 } levels[] = { /* rising within each architecture */
     { "avx2", Q_CPU_AVX2,
       { q_fill_gemm_avx2, q_fill_attn_avx2, q_fill_vec_avx2, q_fill_enc_avx2 } },
@@ -23,7 +23,8 @@ static const struct level {
     { "avx512vbmi", Q_CPU_AVX512VBMI, { q_fill_gemm_avx512vbmi } },
     { "amx", Q_CPU_AMX, { q_fill_gemm_amx, q_fill_attn_amx } },
     { "neon", Q_CPU_NEON,
-      { q_fill_vec_neon, q_fill_gemmf_neon, q_fill_gemm_neon, q_fill_attn_neon } },
+      { q_fill_vec_neon, q_fill_gemmf_neon, q_fill_gemm_neon, q_fill_attn_neon,
+        q_fill_enc_neon } },
     { "dotprod", Q_CPU_DOTPROD, { q_fill_gemm_dotprod, q_fill_attn_dotprod } },
     { "i8mm", Q_CPU_I8MM, { q_fill_gemm_i8mm } },
 };
@@ -41,7 +42,7 @@ enum { N_EXTRAS = sizeof extras / sizeof extras[0] };
 static bool fill(q_kern *t, const struct level *l)
 {
     bool any = false;
-    for (int i = 0; i < 4 && l->fill[i]; i++) any |= l->fill[i](t);
+    for (int i = 0; i < 5 && l->fill[i]; i++) any |= l->fill[i](t);
     return any;
 }
 

@@ -29,6 +29,7 @@ bool q_fill_vec_neon(q_kern *t);
 bool q_fill_gemmf_neon(q_kern *t);
 bool q_fill_gemm_neon(q_kern *t);
 bool q_fill_attn_neon(q_kern *t);
+bool q_fill_enc_neon(q_kern *t);
 bool q_fill_gemm_dotprod(q_kern *t);
 bool q_fill_attn_dotprod(q_kern *t);
 bool q_fill_gemm_i8mm(q_kern *t);

@@ -3,7 +3,8 @@
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
-#include "quant/x86/enc_body.h"
+#include "quant/x86/enc_v16.h"
+#include "quant/enc_body.h"
 
 bool q_fill_enc_avx2(q_kern *t)
 {

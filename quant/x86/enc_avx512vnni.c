@@ -4,7 +4,8 @@
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
     defined(__AVX512DQ__) && defined(__AVX512VNNI__)
 
-#include "quant/x86/enc_body.h"
+#include "quant/x86/enc_v16.h"
+#include "quant/enc_body.h"
 
 bool q_fill_enc_avx512vnni(q_kern *t)
 {
