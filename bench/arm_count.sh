@@ -3,6 +3,7 @@
 #
 #   bench/arm_count.sh                            the table of bench/ARM.md
 #   bench/arm_count.sh kernel LEVEL TYPE ROWS K TOKENS
+#   bench/arm_count.sh encode LEVEL TYPE K        16 rows of a matrix to codes
 #   bench/arm_count.sh program WORK COMMAND...    any static AArch64 program that calls, around what
 #                                                 is to be counted, functions of its own named
 #                                                 count_begin and count_end; WORK: what to divide by
@@ -38,7 +39,7 @@ one=-singlestep # the name of the option until qemu 8.1
 $QEMU -h 2>&1 | grep -q one-insn-per-tb && one=-one-insn-per-tb
 mkdir -p "$BUILD" || exit 1
 
-driver() { # calls one product; what it unpacks, packs and stores is counted too
+driver() { # one call of a product, or of the encoder; what it unpacks, packs and stores is counted too
     cat <<'EOF'
 #include "quant/quant.h"
 
@@ -59,11 +60,28 @@ static void *memory(size_t n)
     return p;
 }
 
+static int encode(const q_kern *t, int type, int k)
+{
+    float *w = memory((size_t)Q_ROWS * (size_t)k * sizeof *w);
+    void *out = memory(q_group_bytes(type, k));
+    double err2[2];
+    uint32_t seed = 1;
+    for (int i = 0; i < Q_ROWS * k; i++) { /* near to a normal distribution, as weights are */
+        w[i] = 0;
+        for (int j = 0; j < 6; j++) w[i] += (float)((seed = seed * 1664525 + 1013904223) >> 8);
+        w[i] -= 6 * 0x1p23f;
+    }
+    count_begin();
+    q_encode_group(t, type, out, w, (size_t)k, Q_ROWS, k, NULL, err2);
+    count_end();
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     q_kern t;
-    if (argc != 6) {
-        fprintf(stderr, "usage: count LEVEL TYPE ROWS K TOKENS\n");
+    if (argc != 4 && argc != 6) {
+        fprintf(stderr, "usage: count LEVEL TYPE (ROWS K TOKENS | K)\n");
         return 2;
     }
     const q_typeinfo *type = q_type_by_name(argv[2]);
@@ -71,6 +89,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "count: no level %s or no integer type %s\n", argv[1], argv[2]);
         return 1;
     }
+    if (argc == 4) return encode(&t, type->id, atoi(argv[3]));
     const int rows = atoi(argv[3]), k = atoi(argv[4]), tokens = atoi(argv[5]);
     void *w = memory((size_t)q_matrix_bytes(type->id, (uint64_t)rows, k)), *tmp = memory(Q_TMP);
     float *y = memory((size_t)rows * (size_t)tokens * sizeof *y);
@@ -153,7 +172,7 @@ report() { # name, work, command...
     shift 2
     trace "$@" | awk -v name="$name" -v work="$work" '{
         printf "%-34s %7.0f", name, 1000 * $1 / work
-        for (i = 2; i <= NF; i++) printf " %11s", ($i > 0 ? sprintf("%.2f", work / $i) : "-")
+        for (i = 2; i <= NF; i++) printf " %11s", ($i > 0 ? sprintf(work > 0.1 * $i ? "%.2f" : "%.4f", work / $i) : "-")
         print ""
     }'
 }
@@ -161,6 +180,10 @@ report() { # name, work, command...
 kernel() { # level type rows k tokens
     report "$1 $2 $3x$4, $5 token$([ "$5" = 1 ] || echo s)" $(($3 * $4 * $5)) \
         "$BUILD/count" "$@"
+}
+
+encode() { # level type k
+    report "$1 $2 encoder, 16x$3" $((16 * $3)) "$BUILD/count" "$@"
 }
 
 header() {
@@ -184,6 +207,12 @@ kernel)
     build
     header
     kernel "$@" ;;
+encode)
+    shift
+    [ $# = 3 ] || die "encode LEVEL TYPE K"
+    build
+    header
+    encode "$@" ;;
 program)
     shift
     [ $# -ge 2 ] || die "program WORK COMMAND..."

@@ -143,8 +143,8 @@ static void __attribute__((noinline)) products_any(v16f *wg, v16f *gg, const enc
     *gg = q;
 }
 
-/* The same where imp is 1; far as in enc_values: in the search the weights of a row are within reach
- * of the grid. */
+/* The same where imp is 1; far as in enc_values: in the search the weights of a row are within
+ * reach of the grid. */
 Q_INLINE void products(v16f *wg, v16f *gg, const enc_pass *o, const enc_block *b, v16f inv,
                        int kind, bool far)
 {

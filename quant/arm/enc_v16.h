@@ -322,8 +322,8 @@ INLINE v16d v16d_mul(v16d a, v16d b)
 
 /* ---- the nearest point of a grid ---- */
 
-/* The half-unit cell of x is t = 2 * x + 128, cut to 0..255; four neighbours have at most two codes,
- * so cell + step[cell / 4] is 4 * code plus 0..3.
+/* The half-unit cell of x is t = 2 * x + 128, cut to 0..255; four neighbours have at most two
+ * codes, so cell + step[cell / 4] is 4 * code plus 0..3.
  *
  * N5 takes all 256 cells.  N4 needs those of t in 64..192, what lies outside has the codes of the
  * ends, and these no conversion has to find: the upper half of such a float is 0x4280 for 64, one
@@ -336,21 +336,14 @@ typedef struct enc_grid {
                              * whose others are zero; N4 has one of each */
 } enc_grid;
 
-/* The cell of number i as they are counted here. */
-INLINE int cell_of(int i, bool wide)
-{
-    return wide || i >= 128 ? i : 64 + i / 2;
-}
-
 INLINE void enc_grid_init(enc_grid *o, const q_enc *in, bool wide)
 {
     uint8_t step[64], low[32] = { 0 }, high[32] = { 0 };
-    for (int c = 0; c < 64; c++) {
-        const int code = q_enc_code(in, cell_of(4 * c, wide));
-        int up = 4; /* from the first of the four to the next code */
-        for (int i = 3; i > 0; i--)
-            if (q_enc_code(in, cell_of(4 * c + i, wide)) != code) up = i;
-        step[c] = (uint8_t)(4 * code + 4 - up - 4 * c);
+    for (int i = 0, code = 0; i < 256; i++) {
+        const int cell = wide || i >= 128 ? i : 64 + i / 2, first = code;
+        while (code < in->n_grid - 1 && cell - 128 >= in->grid[code] + in->grid[code + 1]) code++;
+        if (i % 4 == 0) step[i / 4] = (uint8_t)(4 * code - i);
+        else if (code != first) step[i / 4] = (uint8_t)(step[i / 4] + 4 - i % 4);
     }
     for (int c = 0; c < in->n_grid; c++) {
         const uint32_t bits = f32_bits((float)in->grid[c]);
