@@ -220,10 +220,18 @@ vq_status vq_fd_open_read(vq_fd *f, const char *path, uint64_t *size, vq_err *e)
     return VQ_OK;
 }
 
+/* A file that cannot be made: most often its folder is mistyped. */
+static vq_status not_made(vq_err *e, int err, const char *path, const char *what)
+{
+    if (err != ENOENT && err != ENOTDIR) return vq_fail_errno(e, err, "%s: %s", path, what);
+    return vq_fail(e, VQ_EFAIL, "%s: %s: its folder does not exist; make it or choose another",
+                   path, what);
+}
+
 vq_status vq_fd_create(vq_fd *f, const char *path, vq_err *e)
 {
     f->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (f->fd < 0) return vq_fail_errno(e, errno, "%s: cannot be created", path);
+    if (f->fd < 0) return not_made(e, errno, path, "cannot be created");
     return VQ_OK;
 }
 
@@ -231,6 +239,7 @@ vq_status vq_fd_open_write(vq_fd *f, const char *path, bool create, vq_err *e)
 {
     struct stat st;
     f->fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | (create ? O_CREAT : 0), 0666);
+    if (f->fd < 0 && create) return not_made(e, errno, path, "cannot be created");
     if (f->fd < 0) return vq_fail_errno(e, errno, "%s: cannot be opened for writing", path);
     if (fstat(f->fd, &st) == 0 && S_ISREG(st.st_mode)) return VQ_OK;
     vq_fd_close(f);
