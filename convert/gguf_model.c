@@ -207,6 +207,54 @@ static uint64_t int_of(const cv_gkey *k, uint64_t absent)
     return v;
 }
 
+/* Numbers that mean the same in both. */
+typedef enum who {
+    ALL, HEADS, LATENT, GROUPS, /* models: all, with heads of k and v, like R1, that has groups */
+    TOLD                    /* put by another function */
+} who;
+
+static const struct { const char *key, *name; who who; } numbers[] = {
+    { ".embedding_length", "hidden_size", ALL },
+    { ".feed_forward_length", "intermediate_size", ALL },
+    { ".attention.head_count", "num_attention_heads", ALL },
+    { ".context_length", "max_position_embeddings", ALL },
+    { ".attention.head_count_kv", "num_key_value_heads", HEADS },
+    { ".attention.key_length", "head_dim", HEADS },
+    { ".attention.q_lora_rank", "q_lora_rank", LATENT },
+    { ".attention.kv_lora_rank", "kv_lora_rank", LATENT },
+    { ".rope.dimension_count", "qk_rope_head_dim", LATENT },
+    { ".leading_dense_block_count", "first_k_dense_replace", LATENT },
+    { ".expert_count", "n_routed_experts", LATENT },
+    { ".expert_used_count", "num_experts_per_tok", LATENT },
+    { ".expert_shared_count", "n_shared_experts", LATENT },
+    { ".expert_feed_forward_length", "moe_intermediate_size", LATENT },
+    { ".expert_group_count", "n_group", GROUPS },
+    { ".expert_group_used_count", "topk_group", GROUPS },
+    { ".block_count", "num_hidden_layers", TOLD },
+    { ".nextn_predict_layers", "num_nextn_predict_layers", TOLD },
+    { ".attention.key_length less .rope.dimension_count", "qk_nope_head_dim", TOLD },
+    { ".attention.value_length", "v_head_dim", TOLD },
+    { ".expert_gating_func", "scoring_func", TOLD },
+    { ".expert_weights_scale", "routed_scaling_factor", TOLD },
+    { ".attention.layer_norm_rms_epsilon", "rms_norm_eps", TOLD },
+};
+enum { N_NUMBERS = sizeof numbers / sizeof numbers[0] };
+
+static void put_numbers(vq_jw *w, const cv_gguf *g, who of)
+{
+    for (int i = 0; i < N_NUMBERS; i++) {
+        if (numbers[i].who == of) put_int(w, numbers[i].name, own_key(g, numbers[i].key));
+    }
+}
+
+const char *cv_gguf_key(const char *name)
+{
+    for (int i = 0; i < N_NUMBERS; i++) {
+        if (!strcmp(numbers[i].name, name)) return numbers[i].key;
+    }
+    return NULL;
+}
+
 static bool is_mla(const cv_gguf *g)
 {
     return vq_str_eq(cv_gkey_str(cv_gguf_find(g, "general.architecture")), "deepseek2");
@@ -219,7 +267,7 @@ static void put_yarn_of_mla(vq_jw *w, const cv_gguf *g)
     const double tenth = real_of(own_key(g, ".rope.scaling.yarn_log_multiplier"), 0);
     double all = floor(1e7 * tenth + 0.5) / 1e6;
     if ((float)(0.1 * all) != (float)tenth) all = 10 * tenth;
-    if (all > 0) {
+    if (all != 0) {
         vq_jw_f64(w, "mscale", all);
         vq_jw_f64(w, "mscale_all_dim", all);
     } else {
@@ -280,9 +328,6 @@ static void put_mla(vq_jw *w, const cv_gguf *g)
     const cv_gkey *rope = own_key(g, ".rope.dimension_count");
     const cv_gkey *kv = own_key(g, ".attention.head_count_kv");
     if (!k) k = own_key(g, ".attention.key_length");
-    put_int(w, "q_lora_rank", own_key(g, ".attention.q_lora_rank"));
-    put_int(w, "kv_lora_rank", own_key(g, ".attention.kv_lora_rank"));
-    put_int(w, "qk_rope_head_dim", rope);
     if (k) vq_jw_i64(w, "qk_nope_head_dim", (int64_t)(int_of(k, 0) - int_of(rope, 0)));
     put_int(w, "v_head_dim", v ? v : own_key(g, ".attention.value_length"));
     if (int_of(kv, 0) == 1) kv = own_key(g, ".attention.head_count");
@@ -306,21 +351,11 @@ const char *cv_gguf_assumed(const cv_gguf *g)
 
 static void put_experts(vq_jw *w, const cv_gguf *g)
 {
-    static const struct { const char *key, *name; } ints[] = {
-        { ".leading_dense_block_count", "first_k_dense_replace" },
-        { ".expert_count", "n_routed_experts" },
-        { ".expert_used_count", "num_experts_per_tok" },
-        { ".expert_shared_count", "n_shared_experts" },
-        { ".expert_feed_forward_length", "moe_intermediate_size" },
-        { ".expert_group_count", "n_group" },
-        { ".expert_group_used_count", "topk_group" },
-    };
-    const size_t n = sizeof ints / sizeof ints[0];
-    const bool groups = !cv_gguf_assumed(g);
     const cv_gkey *scale = own_key(g, ".expert_weights_scale");
     bool norm = false;
-    for (size_t i = 0; i < n - 2 * !groups; i++) put_int(w, ints[i].name, own_key(g, ints[i].key));
-    if (!groups && groups_of_r1(g)) {
+    if (!cv_gguf_assumed(g)) {
+        put_numbers(w, g, GROUPS);
+    } else if (groups_of_r1(g)) {
         vq_jw_u64(w, "n_group", 8);
         vq_jw_u64(w, "topk_group", 4);
     }
@@ -335,14 +370,6 @@ static void put_experts(vq_jw *w, const cv_gguf *g)
 vq_status cv_gguf_config(vq_buf *json, const cv_gguf *g, const cv_st *file, size_t n_file,
                          vq_err *e)
 {
-    static const struct { const char *key, *name; } ints[] = {
-        { ".embedding_length", "hidden_size" },
-        { ".feed_forward_length", "intermediate_size" },
-        { ".attention.head_count", "num_attention_heads" },
-        { ".context_length", "max_position_embeddings" },
-        { ".attention.head_count_kv", "num_key_value_heads" }, /* these two not of MLA */
-        { ".attention.key_length", "head_dim" },
-    };
     const bool mla = is_mla(g);
     const vq_str arch = mla ? vq_str_c("deepseek_v3")
                             : cv_gkey_str(cv_gguf_find(g, "general.architecture"));
@@ -351,13 +378,14 @@ vq_status cv_gguf_config(vq_buf *json, const cv_gguf *g, const cv_st *file, size
     vq_jw w = { .b = json };
     vq_jw_open(&w, NULL, '{');
     if (arch.p) vq_jw_str(&w, "model_type", arch.p, arch.n);
-    for (size_t i = 0; i < sizeof ints / sizeof ints[0] - 2 * mla; i++) {
-        put_int(&w, ints[i].name, own_key(g, ints[i].key));
-    }
+    put_numbers(&w, g, ALL);
     put_layers(&w, g);
     if (mla) {
+        put_numbers(&w, g, LATENT);
         put_mla(&w, g);
         put_experts(&w, g);
+    } else {
+        put_numbers(&w, g, HEADS);
     }
     put_real(&w, "rms_norm_eps", own_key(g, ".attention.layer_norm_rms_epsilon"));
     if (embed && embed->n_dim == 2) vq_jw_u64(&w, "vocab_size", embed->dim[0]);

@@ -27,6 +27,8 @@ vq_status cv_gguf_rename(cv_st *s, const cv_gguf *g, vq_err *e);
 vq_status cv_gguf_config(vq_buf *json, const cv_gguf *g, const cv_st *file, size_t n_file,
                          vq_err *e);
 
+/* The key behind a number of that config, without its architecture; NULL: of none. */
+const char *cv_gguf_key(const char *name);
 /* What was added to that because the file does not say it, for people; NULL: nothing. */
 const char *cv_gguf_assumed(const cv_gguf *g);
 

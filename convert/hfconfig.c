@@ -15,6 +15,7 @@
  * Errors are sticky: the reader below remembers the first and hands out zeros from then on. */
 #include "convert/hfconfig.h"
 
+#include "convert/gguf_model.h"
 #include "convert/part.h"
 #include "convert/ropetab.h"
 #include "quant/quant.h"
@@ -61,12 +62,20 @@ static void value_text(char out[64], const vq_json *j, uint32_t v)
     }
 }
 
+static bool of_gguf(const reader *r)
+{
+    const char *dot = strrchr(r->path, '.');
+    return dot && !strcmp(dot, ".gguf");
+}
+
 static void refuse(reader *r, const char *key, uint32_t v, const char *why)
 {
     char text[64] = "missing";
     if (r->st) return;
     if (v) value_text(text, r->j, v);
-    r->st = vq_fail(r->e, VQ_EFORMAT, "%s: %s%s is %s: %s", r->path, r->in, key, text, why);
+    const char *theirs = of_gguf(r) && !*r->in ? cv_gguf_key(key) : NULL;
+    r->st = vq_fail(r->e, VQ_EFORMAT, "%s: %s%s%s%s%s is %s: %s", r->path, r->in, key,
+                    theirs ? " (its key " : "", theirs ? theirs : "", theirs ? ")" : "", text, why);
 }
 
 static uint32_t opt_int(reader *r, const char *key, uint32_t lo, uint32_t hi, uint32_t absent)
@@ -87,10 +96,8 @@ static uint32_t opt_int(reader *r, const char *key, uint32_t lo, uint32_t hi, ui
 static uint32_t want_int(reader *r, const char *key, uint32_t lo, uint32_t hi)
 {
     if (!get(r, key)) {
-        const char *dot = strrchr(r->path, '.');
-        refuse(r, key, 0, dot && !strcmp(dot, ".gguf")
-               ? "the file has no key for it, which its model needs"
-               : "a model needs it; is this its own config.json?");
+        refuse(r, key, 0, of_gguf(r) ? "a model needs it"
+                                     : "a model needs it; is this its own config.json?");
     }
     return opt_int(r, key, lo, hi, lo);
 }

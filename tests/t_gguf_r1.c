@@ -38,6 +38,7 @@ typedef struct file {
     const char *key;        /* a key with this value instead, or this text */
     uint32_t value;
     const char *text;
+    float log;              /* yarn_log_multiplier; 0: as R1's */
     int part, parts;        /* tensor i goes to part i % parts; 0: one file */
 } file;
 
@@ -245,7 +246,8 @@ static void put_keys(writer *w)
     gg_key_str(&w->g, "deepseek2.rope.scaling.type", "yarn");
     gg_key_real(&w->g, "deepseek2.rope.scaling.factor", 40);
     put_int(w, "rope.scaling.original_context_length", 64);
-    gg_key_real(&w->g, "deepseek2.rope.scaling.yarn_log_multiplier", 0.1f);
+    if (left_out(w, "log")) return;
+    gg_key_real(&w->g, "deepseek2.rope.scaling.yarn_log_multiplier", f->log ? f->log : 0.1f);
 }
 
 static void write_part(const file *f, const char *name)
@@ -412,6 +414,11 @@ static void test_groups(void)
     vq_err e;
     cv_config c;
     const char *assumed;
+    config_of(&(file){ .without = "log" }, &c, &assumed);
+    T_OK(c.c.rope_mult == 1 && c.c.attn_scale == (float)(1 / sqrt(NOPE + ROPE)), "YaRN alone");
+    config_of(&(file){ .log = 0.0707f }, &c, &assumed); /* DeepSeek-V2's mscale_all_dim is .707 */
+    const double mm = 0.0707 * log(40) + 1;
+    T_OK(c.c.attn_scale == (float)(1 / sqrt(NOPE + ROPE) * mm * mm), "a short number");
     config_of(&(file){ .layout = OLD }, &c, &assumed);
     T_OK(!assumed && c.c.n_group == 2 && c.c.n_group_used == 1, "as the file says");
     config_of(&(file){ .layout = OLD, .without = "expert_group_count" }, &c, &assumed);
@@ -488,29 +495,35 @@ static void test_refused(void)
           "attn_kv_b.weight is ne [256, 64, 3]" },
         { { .key = "expert_count", .value = 5, .without = "expert_group_count" },
           "its keys ask for ne [256, 5]" },
-        { { .key = "expert_count", .value = 3 }, "n_group is 2: must cut" },
-        { { .key = "expert_count", .text = "four" }, "n_routed_experts is \"no whole number\"" },
-        { { .key = "expert_used_count", .value = 5 }, "num_experts_per_tok is 5" },
-        { { .key = "expert_group_count", .value = 3 }, "n_group" },
-        { { .key = "expert_group_used_count", .text = "one" }, "topk_group" },
-        { { .key = "expert_gating_func", .value = 1 }, "scoring_func is \"softmax\"" },
-        { { .without = "expert_gating_func" }, "scoring_func is \"softmax\"" },
-        { { .without = "attention.kv_lora_rank" }, "kv_lora_rank is missing: the file has no key" },
+        { { .key = "expert_count", .value = 3 }, ".expert_group_count) is 2: must cut" },
+        { { .key = "expert_count", .text = "four" },
+          "n_routed_experts (its key .expert_count) is \"no whole number\"" },
+        { { .key = "expert_used_count", .value = 5 }, "(its key .expert_used_count) is 5" },
+        { { .key = "expert_group_count", .value = 3 },
+          "n_group (its key .expert_group_count) is 3" },
+        { { .key = "expert_group_used_count", .text = "one" },
+          "(its key .expert_group_used_count) is \"no" },
+        { { .key = "expert_gating_func", .value = 1 }, "is \"softmax\": only sigmoid" },
+        { { .without = "expert_gating_func" }, ".expert_gating_func) is \"softmax\"" },
+        { { .without = "attention.kv_lora_rank" }, "(its key .attention.kv_lora_rank) is missing" },
         { { .without = "attention.q_lora_rank" }, "blk.0.attn_q.weight is missing" },
-        { { .without = "rope.dimension_count" }, "qk_rope_head_dim is missing" },
-        { { .without = "leading_dense_block_count" }, "first_k_dense_replace is missing" },
+        { { .without = "rope.dimension_count" }, ".rope.dimension_count) is missing" },
+        { { .without = "leading_dense_block_count" }, "_block_count) is missing" },
         { { .key = "leading_dense_block_count", .value = 0 }, "blk.0.ffn_gate_inp" },
-        { { .key = "leading_dense_block_count", .value = 9 }, "first_k_dense_replace is 9" },
-        { { .key = "rope.dimension_count", .value = NOPE + ROPE }, "qk_nope_head_dim is 0" },
-        { { .key = "rope.dimension_count", .value = 4000 }, "qk_nope_head_dim is -3960" },
-        { { .key = "attention.head_count_kv", .value = 2 }, "num_key_value_heads is 2" },
+        { { .key = "leading_dense_block_count", .value = 9 }, "leading_dense_block_count) is 9" },
+        { { .key = "rope.dimension_count", .value = NOPE + ROPE },
+          "less .rope.dimension_count) is 0" },
+        { { .key = "rope.dimension_count", .value = 4000 }, "rope.dimension_count) is -3960" },
+        { { .key = "attention.head_count_kv", .value = 2 }, "head_count_kv) is 2" },
         { { .key = "attention.head_count", .value = HEADS + 1 }, "ask for" },
         { { .key = "attention.key_length_mla", .value = NOPE }, "ask for" },
         { { .layout = OLD, .key = "attention.value_length", .value = 48 }, "ask for" },
-        { { .key = "attention.kv_lora_rank", .value = 250 }, "kv_lora_rank is 250" },
+        { { .key = "attention.kv_lora_rank", .value = 250 }, "kv_lora_rank) is 250" },
         { { .key = "block_count", .value = 1 }, "belongs to nothing" },
         { { .key = "block_count", .value = 3 }, "blk.2" },
-        { { .mtp = true, .key = "nextn_predict_layers", .value = 3 }, "num_hidden_layers is 0" },
+        { { .log = -0.1f }, "mscale is -1" },
+        { { .log = NAN }, "yarn_log_multiplier\": its value" },
+        { { .mtp = true, .key = "nextn_predict_layers", .value = 3 }, "block_count) is 0" },
         { { .mtp = true, .key = "nextn_predict_layers", .value = 2 }, "blk.1.nextn.eh_proj" },
     };
     vq_err e;
