@@ -193,8 +193,7 @@ static const convert_opts defaults = { 0 };
 
 const app_verb app_verb_convert = {
     "convert", "SRC -o OUT.vaq", "a checkpoint or a GGUF model into a container",
-    "SRC: a Hugging Face folder, a .safetensors beside its config.json, or a .gguf\n"
-    "(of a split one any part; R1's too, old layouts included).\n"
+    "SRC: a Hugging Face folder, a .safetensors beside its config.json, or a .gguf.\n"
     "auto: N4, more for head, embedding and outer layers; R1: P6 N4s N4, L6, L8.\n"
     "Stopped in any way, it goes on when called again the same, to the same bytes.\n"
     "Example:\n"
