@@ -4,6 +4,7 @@
  * a complete container holds. */
 #include "convert/sizes.h"
 
+#include "convert/gguf_model.h"
 #include "convert/hfconfig.h"
 #include "convert/plan.h"
 #include "core/file/check.h"
@@ -165,7 +166,9 @@ vq_status cv_source_config(vaq_config *c, cv_sizes *nearest, char note[256], con
         if (!st) *c = config.c;
         if (!st && ckpt.is_gguf) {
             sizes_of_plan(nearest, c, &plan);
-            snprintf(note, 256, "auto: near to the types it has already");
+            const char *assumed = cv_gguf_assumed(&ckpt.gguf);
+            snprintf(note, 256, "auto: near to the types it has already%s%s", assumed ? "; " : "",
+                     assumed ? assumed : "");
         }
         cv_plan_clear(&plan);
         cv_ckpt_close(&ckpt);

@@ -121,6 +121,24 @@ expect 3 "x.gguf" export "$dir/x.gguf" -o "$dir/y.gguf"
 expect 3 "a folder" export $models/tiny-r1-qwen -o "$dir/y.gguf"
 none "refused exports leave nothing" "$dir/y.gguf*"
 rm "$dir/x.gguf"
+# R1's kind there and back; without the groups of its experts, as files of early 2025 are.
+expect 0 "" convert $models/tiny-r1-fp8 -o "$dir/there.vaq" -q --type f32 --mtp drop
+expect 0 "" export "$dir/there.vaq" -o "$dir/x.gguf" --type f32
+expect 0 "" convert "$dir/x.gguf" -o "$dir/back.vaq" -q --type f32
+for f in there back; do
+    expect 0 "" logits "$dir/$f.vaq" --ids 3,7,21,340
+    mv "$dir/out" "$dir/$f.out"
+done
+same "logits there and back" "$dir/there.out" "$dir/back.out"
+LC_ALL=C sed 's/expert_group/expert_Group/g' "$dir/x.gguf" >"$dir/y.gguf"
+expect 0 "expert groups not in the source: one" convert "$dir/y.gguf" -o "$dir/y.vaq" --type n4
+for f in y.gguf y.vaq; do
+    expect 0 "" info "$dir/$f"
+    grep -q "expert groups not in the source" "$dir/out" && ok || bad "info $f: no word of groups"
+done
+expect 0 "" plan "$dir/y.gguf" --mem-gbs 10
+grep -q "expert groups not in the source" "$dir/out" && ok || bad "plan: no word of groups"
+rm "$dir/there.vaq" "$dir/back.vaq" "$dir/y.vaq" "$dir/x.gguf" "$dir/y.gguf"
 expect 0 "" convert $models/tiny-r1-llama -o "$dir/llama.vaq" -q
 expect 0 "" convert $models/tiny-r1-qwen3 -o "$dir/qwen3.vaq" -q
 expect 0 "" convert $models/tiny-r1-qwen -o "$dir/ids.vaq" -q --no-tokenizer --type f32
