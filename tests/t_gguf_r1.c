@@ -562,6 +562,29 @@ static void test_bad_weight(void)
          strstr(e.msg, "blk.1.ffn_up_exps.weight: the weight at row 533, column 7"), "%s", e.msg);
 }
 
+/* Without memory it is that which is said, not that something is wrong with the file. */
+static void test_no_memory(void)
+{
+    if (!vq_mem_fail_at(0)) {
+        T_SKIP("failing allocations: needs a build with VQ_DEBUG");
+        return;
+    }
+    vq_status st = VQ_ENOMEM;
+    long n = 1;
+    write_file(&(file){ .mtp = true });
+    for (; st && n < 5000; n++) {
+        cv_report r = { 0 };
+        vq_err e = { 0 };
+        const cv_opts o = { .src = made, .type = Q_N4, .dry_run = true, .threads = 1 };
+        vq_mem_fail_at(n);
+        st = cv_convert(&o, &r, &e);
+        vq_mem_fail_at(0);
+        T_OK(st == VQ_OK || st == VQ_ENOMEM, "allocation %ld: %d %s", n, st, e.msg);
+        cv_report_clear(&r);
+    }
+    T_OK(st == VQ_OK && n > 20, "converts in the end (%ld)", n);
+}
+
 int main(void)
 {
     conv_begin();
@@ -574,6 +597,7 @@ int main(void)
     test_groups_of_r1();
     test_refused();
     test_bad_weight();
+    test_no_memory();
     vq_unlink(made);
     conv_end();
     return t_done("t_gguf_r1");
