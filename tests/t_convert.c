@@ -407,7 +407,8 @@ static void test_options(void)
     refused_as(NULL, &(cv_opts){ .type = Q_N4, .cpu = "pdp11" }, VQ_EUSAGE, "pdp11");
     snprintf(path, sizeof path, "%s/model.safetensors", src);
     refused_as(NULL, &(cv_opts){ .type = Q_N4, .out = path }, VQ_EUSAGE, "belongs to a checkpoint");
-    refused_as(NULL, &(cv_opts){ .type = Q_N4, .out = "/nowhere/x.vaq" }, VQ_EFAIL, "folder does not exist");
+    refused_as(NULL, &(cv_opts){ .type = Q_N4, .out = "/nowhere/x.vaq" }, VQ_EFAIL,
+               "folder does not exist");
 
     const cv_opts no_force = { .src = src, .out = out, .type = Q_N4 };
     T_OK(!cv_convert(&no_force, &r, &e), "%s", e.msg);
