@@ -110,12 +110,14 @@ class Judge:
             n, prompt = len(c["greedy_ids"]), c["prompt"]
             if self.bos(): # llama.cpp puts its own before
                 prompt = re.sub("^<\uff5c[^\uff5c]*\uff5c>", "", prompt)
-            r = run(exe, "-m", self.gguf["f16"], "-p", prompt, "-n", str(n), "--temp", "0", "-no-cnv", "-c", "1024",
-                    "--no-display-prompt", "--no-warmup", "-t", "2", "--simple-io", check=False)
-            theirs = r.stdout.decode(errors="replace")
-            theirs = theirs.replace(" [end of text]", "").strip()
             ours = run(self.a.vaquita, "detokenize", self.vaq, *map(str, c["greedy_ids"])).stdout.decode(errors="replace")
             ours = re.sub("<\uff5c[^\uff5c]*\uff5c>|<\\|[^|]*\\|>", "", ours).strip()
+            for _ in range(6): # it sometimes exits before its last words are out
+                r = run(exe, "-m", self.gguf["f16"], "-p", prompt, "-n", str(n), "--temp", "0", "-no-cnv", "-c", "1024",
+                        "--no-display-prompt", "--no-warmup", "-t", "2", "--simple-io", check=False)
+                theirs = r.stdout.decode(errors="replace").replace(" [end of text]", "").strip()
+                if theirs == ours or not ours.startswith(theirs):
+                    break
             if theirs == ours:
                 equal += 1
             elif c.get("min_margin", 0) < MARGIN:
