@@ -17,10 +17,10 @@ Q_INLINE void score_tile(const int Q, __m256 v[2 * SCORES_Q], const int8_t *s8, 
     tile_f8(Q_L8, false, 2 * Q, v, &src, q, start);
 }
 
-/* Written out: in a loop gcc copies every sum to another register and back. */
 Q_INLINE void add_products(__m256i *acc, __m256i v, __m256i q)
 {
-    __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(*acc) : "x"(v), "x"(q));
+    *acc = _mm256_dpwssd_avx_epi32(*acc, v, q);
+    __asm__("" : "+x"(*acc)); /* keep the order: gcc would sum in a tree and spill */
 }
 
 #include "quant/x86/attn_ymm.h"
