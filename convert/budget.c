@@ -6,7 +6,9 @@
  *
  * They are convex in bytes, so the best choice for almost any budget is to start from the smallest
  * types and to buy, again and again, the step that saves most per byte.  Near the end of the budget
- * steps no longer fit; what is left is then improved: one matrix up, one or more down for it. */
+ * steps no longer fit; what is left is then improved: one matrix up, one or more down for it.
+ * All experts of a layer get one type for gate and up, and one for down: tries tell them apart no
+ * better than their few tokens do, and the engine's jobs are cut alike for all. */
 #include "convert/budget.h"
 
 #include "core/base/mem.h"
@@ -14,7 +16,7 @@
 
 #include <string.h>
 
-enum { PAIRS = 2048 };      /* more matrices are not tried in pairs: that is quadratic */
+enum { PAIRS = 2048 };      /* more units are not tried in pairs: that is quadratic */
 
 /* In the order of size. */
 static const struct { int type; double left; } options[] = {
@@ -37,10 +39,12 @@ static bool is_choice(const vaq_tensor *t)
 }
 
 /* How much a weight matters without calibration, as a multiple of the FFN's gate and up: the mean
- * over layers of what tries found on that model, whose first layer costs three times the others. */
+ * over layers of what tries found on that model, whose first layer costs three times the others;
+ * what only R1 has, on a trained one of 4 M weights.  A draft that fails costs time, not sense. */
 static double role_weight(const vaq_config *c, const vaq_tensor *t)
 {
-    const double first = t->layer < (c->n_layer + 7) / 8 ? 3.0 : 1.0;
+    const bool drafts = t->layer != VAQ_NO_LAYER && t->layer >= c->n_layer;
+    const double first = t->layer < (c->n_layer + 7) / 8 ? 3.0 : drafts ? 0.25 : 1.0;
     switch (t->role) {
     case VAQ_EMBED: return c->flags & VAQ_F_TIED ? 7.0 : 3.0;
     case VAQ_HEAD: return 4.0;
@@ -52,36 +56,72 @@ static double role_weight(const vaq_config *c, const vaq_tensor *t)
     case VAQ_DOWN: return 1.3 * first;
     case VAQ_EXPERT_GATE_UP: return first / c->n_expert;
     case VAQ_EXPERT_DOWN: return 1.3 * first / c->n_expert;
-    default: return 2.0; /* few and shared by many: latents, shared experts, the draft head */
+    case VAQ_KV_A: return 5.0 * first;
+    case VAQ_K_UP: return 0.5 * first;
+    case VAQ_SHARED_GATE_UP: return 0.5 * first;
+    case VAQ_SHARED_DOWN: return 0.7 * first;
+    default: return 2.0 * first; /* latents of queries, values; the draft head */
     }
+}
+
+/* The matrix of the expert before, of the same kind. */
+static size_t before(const cv_plan *p, size_t i)
+{
+    const uint16_t role = p->tensor[i].role;
+    do i--;
+    while (p->tensor[i].role != role);
+    return i;
 }
 
 vq_status cv_budget_costs(double *cost, const cv_plan *p, const vaq_config *c, cv_calib *calib,
                           bool (*progress)(void *, uint64_t, uint64_t), void *ctx, vq_err *e)
 {
+    double tried = 0, guessed = 0; /* sums over matrices that could be tried */
     for (size_t i = 0; i < p->n; i++) {
         const vaq_tensor *t = &p->tensor[i];
         cost[i] = 0;
         if (!is_choice(t)) continue;
         double kl = -1;
+        const double guess = role_weight(c, t) * (double)t->params / (double)p->params * 0.01;
+        if (calib && t->expert > 0) {
+            cost[i] = cost[before(p, i)];
+            continue;
+        }
         if (calib) {
             const vq_status st = cv_calib_try(calib, t, Q_N4S, &kl, e);
             if (st) return st;
             if (progress && progress(ctx, i + 1, p->n)) return vq_fail(e, VQ_EINTR, "interrupted");
         }
-        if (kl < 0) kl = role_weight(c, t) * (double)t->params / (double)p->params * 0.01;
-        cost[i] = kl > 0 ? kl : 1e-12;
+        const double n = t->expert < 0 ? 1 : c->n_expert;
+        if (kl >= 0) {
+            tried += kl;
+            guessed += guess * n;
+            cost[i] = kl > 0 ? kl / n : 1e-12;
+        } else {
+            cost[i] = calib ? -guess : guess; /* told apart below */
+        }
+    }
+    const double scale = tried > 0 ? tried / guessed : 1;
+    for (size_t i = 0; i < p->n; i++) {
+        if (cost[i] < 0) cost[i] *= -scale;
     }
     return VQ_OK;
 }
 
 /* ---- spending ---- */
 
+/* Matrices that get one type: all of a kind that the experts of a layer have, else one. */
+typedef struct unit {
+    size_t first, n;            /* in the plan; how many */
+    int at;                     /* index into option */
+} unit;
+
 typedef struct spending {
     const cv_plan *p;
     const double *cost;
     int option[N_OPTION], n;    /* indices of the types that this build knows */
-    uint8_t *at;                /* (p->n) index into option */
+    unit *unit;                 /* (n_unit) */
+    size_t n_unit;
     uint64_t bytes, limit;
 } spending;
 
@@ -90,55 +130,55 @@ static uint64_t size_of(const vaq_tensor *t, int type)
     return q_matrix_bytes(type, t->rows, (int)t->cols);
 }
 
-static uint64_t size_at(const spending *s, size_t i, int at)
+static uint64_t size_at(const spending *s, const unit *u, int at)
 {
-    return size_of(&s->p->tensor[i], options[s->option[at]].type);
+    return u->n * size_of(&s->p->tensor[u->first], options[s->option[at]].type);
 }
 
-static double cost_at(const spending *s, size_t i, int at)
+static double cost_at(const spending *s, const unit *u, int at)
 {
-    return s->cost[i] * options[s->option[at]].left;
+    return (double)u->n * s->cost[u->first] * options[s->option[at]].left;
 }
 
-/* The step up that saves most per byte of those that fit; false: there is none. */
-static bool best_step(const spending *s, size_t *best)
+/* The step up that saves most per byte of those that fit; NULL: there is none. */
+static unit *best_step(const spending *s)
 {
     double most = 0;
-    for (size_t i = 0; i < s->p->n; i++) {
-        if (!(s->cost[i] > 0) || s->at[i] + 1 >= s->n) continue;
-        const uint64_t more = size_at(s, i, s->at[i] + 1) - size_at(s, i, s->at[i]);
+    unit *best = NULL;
+    for (unit *u = s->unit; u < s->unit + s->n_unit; u++) {
+        if (u->at + 1 >= s->n) continue;
+        const uint64_t more = size_at(s, u, u->at + 1) - size_at(s, u, u->at);
         if (s->bytes + more > s->limit) continue;
-        const double gain = (cost_at(s, i, s->at[i]) - cost_at(s, i, s->at[i] + 1)) / (double)more;
+        const double gain = (cost_at(s, u, u->at) - cost_at(s, u, u->at + 1)) / (double)more;
         if (gain <= most) continue;
         most = gain;
-        *best = i;
+        best = u;
     }
-    return most > 0;
+    return best;
 }
 
-static void move(spending *s, size_t i, int at)
+static void move(spending *s, unit *u, int at)
 {
-    s->bytes += size_at(s, i, at);
-    s->bytes -= size_at(s, i, s->at[i]);
-    s->at[i] = (uint8_t)at;
+    s->bytes += size_at(s, u, at);
+    s->bytes -= size_at(s, u, u->at);
+    u->at = at;
 }
 
-/* One matrix up, another down, by any number of steps each; true: something was gained. */
+/* One unit up, another down, by any number of steps each; true: something was gained. */
 static bool best_pair(spending *s)
 {
-    for (size_t i = 0; i < s->p->n; i++) {
-        if (!(s->cost[i] > 0)) continue;
-        for (size_t j = 0; j < s->p->n; j++) {
-            if (j == i || !(s->cost[j] > 0)) continue;
-            for (int up = s->at[i] + 1; up < s->n; up++) {
-                for (int down = 0; down < s->at[j]; down++) {
-                    const uint64_t bytes = s->bytes + size_at(s, i, up) + size_at(s, j, down)
-                                         - size_at(s, i, s->at[i]) - size_at(s, j, s->at[j]);
-                    const double before = cost_at(s, i, s->at[i]) + cost_at(s, j, s->at[j]);
-                    const double after = cost_at(s, i, up) + cost_at(s, j, down);
-                    if (bytes > s->limit || after >= before * (1 - 1e-9)) continue;
-                    move(s, i, up);
-                    move(s, j, down);
+    unit *const end = s->unit + s->n_unit;
+    for (unit *u = s->unit; u < end; u++) {
+        for (unit *d = s->unit; d < end; d++) {
+            for (int up = u->at + 1; d != u && up < s->n; up++) {
+                for (int down = 0; down < d->at; down++) {
+                    const uint64_t bytes = s->bytes + size_at(s, u, up) + size_at(s, d, down)
+                                         - size_at(s, u, u->at) - size_at(s, d, d->at);
+                    const double was = cost_at(s, u, u->at) + cost_at(s, d, d->at);
+                    const double is = cost_at(s, u, up) + cost_at(s, d, down);
+                    if (bytes > s->limit || is >= was * (1 - 1e-9)) continue;
+                    move(s, u, up);
+                    move(s, d, down);
                     return true;
                 }
             }
@@ -150,48 +190,47 @@ static bool best_pair(spending *s)
 static double sum_of(const spending *s)
 {
     double sum = 0;
-    for (size_t i = 0; i < s->p->n; i++) sum += cost_at(s, i, s->at[i]);
+    for (size_t i = 0; i < s->n_unit; i++) sum += cost_at(s, &s->unit[i], s->unit[i].at);
     return sum;
 }
 
-/* Of the others the step down that costs least per byte. */
-static bool cheapest_step_down(const spending *s, size_t but, size_t *best)
+/* Of the others the step down that costs least per byte; NULL: there is none. */
+static unit *cheapest_step_down(const spending *s, const unit *but)
 {
     double least = 0;
-    bool any = false;
-    for (size_t i = 0; i < s->p->n; i++) {
-        if (i == but || !(s->cost[i] > 0) || !s->at[i]) continue;
-        const uint64_t less = size_at(s, i, s->at[i]) - size_at(s, i, s->at[i] - 1);
-        const double loss = (cost_at(s, i, s->at[i] - 1) - cost_at(s, i, s->at[i])) / (double)less;
-        if (any && loss >= least) continue;
-        any = true;
+    unit *best = NULL;
+    for (unit *u = s->unit; u < s->unit + s->n_unit; u++) {
+        if (u == but || !u->at) continue;
+        const uint64_t less = size_at(s, u, u->at) - size_at(s, u, u->at - 1);
+        const double loss = (cost_at(s, u, u->at - 1) - cost_at(s, u, u->at)) / (double)less;
+        if (best && loss >= least) continue;
         least = loss;
-        *best = i;
+        best = u;
     }
-    return any;
+    return best;
 }
 
 static void fill(spending *s)
 {
-    for (size_t i = 0; best_step(s, &i);) move(s, i, s->at[i] + 1);
+    for (unit *u; (u = best_step(s)) != NULL;) move(s, u, u->at + 1);
 }
 
-/* One matrix a step up, whatever others must go down for it; true: something was gained. */
-static bool best_chain(spending *s, uint8_t *saved)
+/* One unit a step up, whatever others must go down for it; true: something was gained. */
+static bool best_chain(spending *s, unit *saved)
 {
-    const size_t n = s->p->n;
-    const double before = sum_of(s);
+    const double was = sum_of(s);
     const uint64_t bytes = s->bytes;
-    memcpy(saved, s->at, n);
-    for (size_t i = 0, j = 0; i < n; i++) {
-        if (!(s->cost[i] > 0) || s->at[i] + 1 >= s->n) continue;
-        move(s, i, s->at[i] + 1);
-        while (s->bytes > s->limit && cheapest_step_down(s, i, &j)) move(s, j, s->at[j] - 1);
+    memcpy(saved, s->unit, s->n_unit * sizeof *saved);
+    for (unit *u = s->unit, *d; u < s->unit + s->n_unit; u++) {
+        if (u->at + 1 >= s->n) continue;
+        move(s, u, u->at + 1);
+        while (s->bytes > s->limit && (d = cheapest_step_down(s, u)) != NULL)
+            move(s, d, d->at - 1);
         if (s->bytes <= s->limit) {
             fill(s);
-            if (sum_of(s) < before * (1 - 1e-9)) return true;
+            if (sum_of(s) < was * (1 - 1e-9)) return true;
         }
-        memcpy(s->at, saved, n);
+        memcpy(s->unit, saved, s->n_unit * sizeof *saved);
         s->bytes = bytes;
     }
     return false;
@@ -205,6 +244,22 @@ static vq_status too_small(const spending *s, vq_err *e)
                    8 * (double)s->limit / (double)s->p->params);
 }
 
+/* A matrix joins the unit of the expert before it, or begins one. */
+static void add_unit(spending *s, size_t i)
+{
+    const vaq_tensor *t = &s->p->tensor[i];
+    unit *u = s->unit + s->n_unit;
+    if (t->expert > 0) {
+        do u--;
+        while (s->p->tensor[u->first].role != t->role);
+        u->n++;
+    } else {
+        *u = (unit){ .first = i, .n = 1 };
+        s->n_unit++;
+    }
+    s->bytes += size_of(t, options[s->option[0]].type);
+}
+
 vq_status cv_budget_spend(cv_plan *p, const double *cost, uint64_t limit, vq_err *e)
 {
     spending s = { .p = p, .cost = cost, .limit = limit };
@@ -212,27 +267,31 @@ vq_status cv_budget_spend(cv_plan *p, const double *cost, uint64_t limit, vq_err
         const q_typeinfo *t = q_type_info(options[i].type);
         if (t && t->known) s.option[s.n++] = i;
     }
-    s.at = vq_calloc(2 * p->n, 1);
-    if (!s.at) return vq_fail(e, VQ_ENOMEM, "out of memory");
+    s.unit = vq_calloc(2 * p->n, sizeof *s.unit);
+    if (!s.unit) return vq_fail(e, VQ_ENOMEM, "out of memory");
     for (size_t i = 0; i < p->n; i++) {
         const vaq_tensor *t = &p->tensor[i];
-        if (cost[i] > 0) s.bytes += size_at(&s, i, 0);
+        if (cost[i] > 0) add_unit(&s, i);
         else if (t->layout == VAQ_VECTOR) s.bytes += (uint64_t)t->cols * sizeof(float);
         else s.bytes += size_of(t, t->type);
     }
     const vq_status st = s.bytes > limit ? too_small(&s, e) : VQ_OK;
     if (!st) {
         fill(&s);
-        bool more = p->n <= PAIRS;
+        bool more = s.n_unit <= PAIRS;
         for (int again = 0; more && again < 1000; again++) {
-            more = best_pair(&s) || best_chain(&s, s.at + p->n);
+            more = best_pair(&s) || best_chain(&s, s.unit + s.n_unit);
             fill(&s);
         }
     }
-    for (size_t i = 0; !st && i < p->n; i++) {
-        if (cost[i] > 0) p->tensor[i].type = (uint16_t)options[s.option[s.at[i]]].type;
+    for (const unit *u = s.unit; !st && u < s.unit + s.n_unit; u++) {
+        p->tensor[u->first].type = (uint16_t)options[s.option[u->at]].type;
     }
-    vq_free(s.at);
+    for (size_t i = 0; !st && i < p->n; i++) {
+        if (cost[i] > 0 && p->tensor[i].expert > 0)
+            p->tensor[i].type = p->tensor[before(p, i)].type;
+    }
+    vq_free(s.unit);
     return st;
 }
 

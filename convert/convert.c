@@ -405,6 +405,21 @@ static vq_status measure(job *b, vq_writer *w, const vq_mark *at, cv_report *r)
     return st;
 }
 
+/* What the text did not reach. */
+static void tell_unseen(const job *b)
+{
+    size_t all;
+    if (!b->calib) return;
+    const size_t idle = cv_calib_idle(b->calib, &all);
+    if (idle) {
+        notice(b, "%s: %zu of %zu experts got no token of it: encoded by what all of their layer "
+               "got", b->o->calib, idle, all);
+    }
+    if (b->config.c.n_mtp) {
+        notice(b, "%s: the text does not run through its MTP layer: encoded without", b->o->src);
+    }
+}
+
 static vq_status write_container(job *b, cv_report *r, float *rel_rmse)
 {
     const cv_opts *o = b->o;
@@ -433,6 +448,7 @@ static vq_status write_container(job *b, cv_report *r, float *rel_rmse)
     }
     stage(b, "convert", NULL);
     st = cv_pipeline(&run, b->e);
+    if (!st) tell_unseen(b);
     if (!st) st = check_untouched(b, spec.stamp);
     if (!st) st = measure(b, w, &run.at, r);
     if (!st) st = vq_writer_end(w, &run.at, r->root, &r->bytes, b->e);

@@ -280,10 +280,11 @@ static vq_status encode_band(const pipe *x, slot *s, float *rows, const q_moment
         double err2[2];
         cv_part_floats(part, span[i], raw[i], rows, k, first[i] + at, take);
         uint8_t *out = s->out + g * out_group(t);
+        const q_kern *kern = x->run->kern;
+        const q_moments own = m ? cv_calib_part(m, t, s->b.group + g) : (q_moments){ 0 };
         const uint64_t bad =
-            m ? q_encode_feedback(x->run->kern, t->type, out, rows, k, (int)take, (int)k, m, err2,
-                                  tmp)
-              : q_encode_group(x->run->kern, t->type, out, rows, k, (int)take, (int)k, NULL, err2);
+            m ? q_encode_feedback(kern, t->type, out, rows, k, (int)take, (int)k, &own, err2, tmp)
+              : q_encode_group(kern, t->type, out, rows, k, (int)take, (int)k, NULL, err2);
         if (bad) {
             const uint64_t r = (bad - 1) / k, c = (bad - 1) % k;
             return bad_weight(s, part, first[i] + at + r, c, rows[r * k + c]);

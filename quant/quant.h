@@ -105,6 +105,12 @@ typedef struct q_moments {
 /* Makes h = U D U' of block b (0 .. ceil(k / block) - 1), once; tmp: q_moments_tmp bytes. */
 void q_moments_factor(q_moments *m, int b, void *tmp);
 size_t q_moments_tmp(int block);
+/* Inputs of k columns each may lie one behind the other in m->k: moments of the i-th. */
+static inline q_moments q_moments_part(const q_moments *m, int k, int i)
+{
+    const size_t at = (size_t)i * (size_t)k;
+    return (q_moments){ k, m->block, m->h + at * (size_t)m->block, m->d ? m->d + at : NULL };
+}
 /* As q_encode_group; float types do not care for m, pairs take the diagonal of H for importances.
  * tmp: q_feedback_tmp bytes, 64-aligned. */
 uint64_t q_encode_feedback(const q_kern *t, int type, void *out, const float *src, size_t ld,

@@ -27,7 +27,10 @@ cmp -s "$dir/fed1.vaq" "$dir/n4s.vaq" && bad "calibration changed nothing" || ok
 ls "$dir" | grep -q source && bad "a container was left behind" || ok
 $V info "$dir/fed1.vaq" | grep -q 'recipe.*enc 1, 2 by [0-9]* tokens' && ok || bad "info lacks enc 2"
 
-kl() { $V kl "$dir/f32.vaq" "$dir/$1.vaq" -f "$dir/other" --ctx 64 --json | sed 's/.*"kl_mean":\([^,]*\),.*/\1/'; }
+kl() { # container, source
+    $V kl "$dir/${2:-f32}.vaq" "$dir/$1.vaq" -f "$dir/other" --ctx 64 --json |
+        sed 's/.*"kl_mean":\([^,]*\),.*/\1/'
+}
 a=$(kl n4s) b=$(kl fed1)
 printf 'n4s: kl %s, with calibration %s\n' "$a" "$b"
 awk "BEGIN { exit !($b < 0.8 * $a) }" && ok || bad "calibration: kl $b after $a"
@@ -64,4 +67,49 @@ fails 2 "are wanted" convert $m -o "$dir/x.vaq" --type n4 --calib /dev/null
 fails 1 "nowhere" convert $m -o "$dir/x.vaq" --type n4 --calib "$dir/nowhere"
 fails 2 "no tokenizer" convert $m -o "$dir/x.vaq" --no-tokenizer --calib "$dir/calib"
 [ -e "$dir/x.vaq" ] && bad "a refused conversion left a file" || ok
+
+# Latents, heads and experts: every matrix but those of the MTP layer.
+if [ -n "${VQ_RUN:-}" ]; then
+    skip "DeepSeek-V3 with calibration: minutes under an emulator"
+    result
+    exit
+fi
+m=tests/data/models/tiny-r1-fp8
+yes 7 | head -c 600 | tr -d '\n' >"$dir/sevens" # one chunk, for which few experts are chosen
+make moe32 --type f32
+for t in 1 3; do make few$t --type l6 --calib "$dir/sevens" --threads $t; done
+make fewref --type l6 --calib "$dir/sevens" --cpu ref --threads 2
+for t in few3 fewref; do same "experts: $t has other bytes than few1" "$dir/few1.vaq" "$dir/$t.vaq"; done
+$V convert $m -o "$dir/x.vaq" --type l6 --calib "$dir/sevens" >"$dir/out" 2>"$dir/err" || bad "notices"
+grep -q ' [1-9][0-9]* of 48 experts got no token' "$dir/err" && ok || bad "idle experts are not told"
+grep -q 'MTP layer: encoded without' "$dir/err" && ok || bad "the MTP layer is not told"
+# Which matrices the text changes.
+errors() {
+    tr '{' '\n' <"$1" | sed -n 's/.*"name":"\([^"]*\)".*"rel_rmse":\([0-9.e-]*\).*/\1 \2/p' | sort
+}
+make plain --type n4 --json
+make fed --type n4 --calib "$dir/calib" --json
+errors "$dir/plain.json" >"$dir/e1"
+errors "$dir/fed.json" >"$dir/e2"
+comm -12 "$dir/e1" "$dir/e2" | grep -v -e ' 0$' -e '^model\.layers\.4\.' >"$dir/e"
+[ "$(cat "$dir/e")" = "$(grep '^model.embed' "$dir/e1")" ] && ok || bad "as without: $(cat "$dir/e")"
+comm -13 "$dir/e1" "$dir/e2" | grep -q '^model\.layers\.4\.' && bad "the MTP layer has changed" || ok
+a=$(kl plain moe32) b=$(kl fed moe32)
+make best --size "$(wc -c <"$dir/fed.vaq")" --calib "$dir/calib" --json
+c=$(kl best moe32)
+printf 'experts, n4: kl %s, with calibration %s, types chosen %s\n' "$a" "$b" "$c"
+awk "BEGIN { exit !($b < 0.7 * $a && $c < 0.7 * $b) }" && ok || bad "experts: kl $a, $b, $c"
+[ "$(wc -c <"$dir/best.vaq")" -le "$(wc -c <"$dir/fed.vaq")" ] && ok || bad "--size: experts"
+# Experts of a layer have one type: no rule names one.
+tr '{' '\n' <"$dir/best.json" | grep '"rules"' >"$dir/out"
+grep -q 'expert_down' "$dir/out" && ! grep -q 'experts\.' "$dir/out" && ok || bad "types of experts"
+# Interrupted among the experts, the same command ends with the same bytes.
+$V convert $m -o "$dir/part.vaq" --type n4 --calib "$dir/calib" -q >"$dir/out" 2>"$dir/err" &
+while kill -0 $! 2>/dev/null && [ ! -s "$dir/part.vaq.unfinished" ]; do sleep 0.1; done
+sleep 0.7
+kill -INT $! 2>/dev/null
+wait $!
+[ -e "$dir/part.vaq.unfinished" ] || [ -e "$dir/part.vaq" ] && ok || bad "interrupted: nothing is kept"
+make part --type n4 --calib "$dir/calib" --force
+same "resumed: other bytes" "$dir/fed.vaq" "$dir/part.vaq"
 result

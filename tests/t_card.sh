@@ -61,6 +61,13 @@ $V export "$dir/f32.vaq" -o "$dir/m.gguf" >"$dir/out" 2>"$dir/err" || bad "expor
 make g32 "$dir/m.gguf" --type f32
 make gguf "$dir/m.gguf" --type n4s --card "$dir/other.txt"
 agrees gguf g32 "$dir/other.txt" $(((ids + 1) / 512))
+# Experts and latents: DeepSeek-V3's FP8, with what calibration knows of it.
+if [ -z "${VQ_RUN:-}" ]; then
+    r1=tests/data/models/tiny-r1-fp8
+    make r32 $r1 --type f32
+    make r1 $r1 --type l6 --calib "$dir/calib" --card "$dir/other.txt"
+    agrees r1 r32 "$dir/other.txt" $(($(field tokens "$dir/r1.json") / 255))
+fi
 # A long text: of it the first 16 chunks.
 cat "$dir/all" "$dir/all" "$dir/all" "$dir/all" "$dir/all" "$dir/all" >"$dir/long"
 make long $m --type n4 --card "$dir/long"

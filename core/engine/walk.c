@@ -21,31 +21,49 @@ struct vq_walk {
     float *x;               /* (n_chunk, len, hidden) */
     float *copy;            /* (len, hidden) */
     float *logits;          /* (HEAD_ROWS, n_vocab) */
+    float *routed;          /* (n_chunk, len, hidden) what experts were given; NULL: never summed */
+    int32_t *pick;          /* (n_chunk, len, n_expert_used) which ones took it */
     vq_sums sums;
     vq_row *row;            /* (len) */
 };
 
 static_assert((int)VQ_WALK_INPUTS == (int)VQ_N_IN && (int)VQ_WALK_ATTN == (int)VQ_IN_ATTN
-              && (int)VQ_WALK_DOWN == (int)VQ_IN_DOWN, "two names for the same inputs");
+              && (int)VQ_WALK_Q_B == (int)VQ_IN_Q_B && (int)VQ_WALK_K_UP == (int)VQ_IN_K_UP
+              && (int)VQ_WALK_V_UP == (int)VQ_IN_V_UP && (int)VQ_WALK_O == (int)VQ_IN_O
+              && (int)VQ_WALK_FFN == (int)VQ_IN_FFN && (int)VQ_WALK_DOWN == (int)VQ_IN_DOWN
+              && (int)VQ_WALK_EXPERTS == (int)VQ_IN_EXPERTS, "two names for the same inputs");
 
 static size_t up64(size_t n) { return (n + 63) / 64 * 64; }
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static vq_status no_memory(const vq_walk *w, vq_err *e)
+{
+    return vq_fail(e, VQ_ENOMEM, "out of memory for %zu tokens of text", w->n_chunk * w->len);
+}
 
 static vq_status allocate(vq_walk *w, const int32_t *ids, vq_err *e)
 {
     const vq_model *m = &w->eng->model;
-    const size_t hidden = (size_t)m->hidden, pad = up64(w->len), n = w->n_chunk * w->len;
-    size_t k = hidden;
-    if (k < (size_t)m->inter) k = (size_t)m->inter;
-    if (k < (size_t)m->n_head * (size_t)m->od) k = (size_t)m->n_head * (size_t)m->od;
+    const vaq_config *c = m->cfg;
+    const size_t hidden = (size_t)m->hidden, n = w->n_chunk * w->len;
+    const size_t pad = up64(w->len), heads = (size_t)m->n_head;
+    const size_t entries = up64(w->len * c->n_expert_used), inter = c->moe_inter;
+    size_t k = larger(larger(hidden, (size_t)m->inter), heads * (size_t)m->od);
+    k = larger(larger(k, c->q_lora), larger(c->kv_lora, inter * c->n_expert_shared));
+    const size_t xt = larger(up64(k) * pad, up64(inter) * entries);
     w->ids = vq_calloc(n, sizeof *w->ids);
     w->x = vq_calloc(n, hidden * sizeof *w->x);
     w->copy = vq_calloc(w->len, hidden * sizeof *w->copy);
     w->logits = vq_calloc(HEAD_ROWS, (size_t)m->n_vocab * sizeof *w->logits);
     w->row = vq_calloc(w->len, sizeof *w->row);
-    w->sums.xt = vq_aligned(64, up64(k) * pad * sizeof(float));
-    w->sums.tile = vq_aligned(64, (size_t)w->eng->plan.threads * pad * Q_ROWS * sizeof(float));
-    if (!w->ids || !w->x || !w->copy || !w->logits || !w->row || !w->sums.xt || !w->sums.tile)
-        return vq_fail(e, VQ_ENOMEM, "out of memory for %zu tokens of text", n);
+    w->sums.xt = vq_aligned(64, xt * sizeof(float));
+    w->sums.tile = vq_aligned(64, (size_t)w->eng->plan.threads * larger(pad, entries) * Q_ROWS
+                                      * sizeof(float));
+    w->sums.nope = vq_calloc(w->len * heads * c->nope_dim + Q_ROWS, sizeof(float));
+    if (!w->ids || !w->x || !w->copy || !w->logits || !w->row || !w->sums.xt || !w->sums.tile
+        || !w->sums.nope)
+        return no_memory(w, e);
     memcpy(w->ids, ids, n * sizeof *ids);
     return VQ_OK;
 }
@@ -81,6 +99,9 @@ void vq_walk_close(vq_walk *w)
     vq_free(w->copy);
     vq_free(w->logits);
     vq_free(w->row);
+    vq_free(w->routed);
+    vq_free(w->pick);
+    vq_free(w->sums.nope);
     vq_aligned_free(w->sums.xt);
     vq_aligned_free(w->sums.tile);
     vq_free(w);
@@ -97,13 +118,56 @@ static vq_status run(vq_walk *w, size_t chunk, int to, float *x, const vq_sums *
 vq_status vq_walk_step(vq_walk *w, q_moments *const m[VQ_WALK_INPUTS], vq_err *e)
 {
     const size_t size = w->len * (size_t)w->eng->model.hidden;
+    const size_t used = w->len * w->eng->model.cfg->n_expert_used;
     vq_status st = VQ_OK;
     memset(w->sums.m, 0, sizeof w->sums.m);
     if (m) memcpy(w->sums.m, m, sizeof w->sums.m);
-    for (size_t i = 0; i < w->n_chunk && !st; i++)
+    const bool keep = w->sums.m[VQ_IN_EXPERTS] != NULL;
+    if (keep && !w->routed) {
+        w->routed = vq_calloc(w->n_chunk, size * sizeof *w->routed);
+        w->pick = vq_calloc(w->n_chunk, used * sizeof *w->pick);
+        if (!w->routed || !w->pick) return no_memory(w, e);
+    }
+    for (size_t i = 0; i < w->n_chunk && !st; i++) {
+        w->sums.routed = keep ? w->routed + i * size : NULL;
+        w->sums.pick = keep ? w->pick + i * used : NULL;
         st = run(w, i, w->layer + 1, w->x + i * size, &w->sums, e);
+    }
     if (!st) w->layer++;
     return st;
+}
+
+/* The next position from *at on that an expert got; false: there is none. */
+static bool next_routed(const vq_walk *w, int expert, size_t *at)
+{
+    const size_t used = w->eng->model.cfg->n_expert_used;
+    for (; *at < w->n_chunk * w->len; ++*at)
+        for (size_t i = 0; i < used; i++)
+            if (w->pick[*at * used + i] == expert) return true;
+    return false;
+}
+
+size_t vq_walk_routed(const vq_walk *w, int expert)
+{
+    size_t n = 0;
+    for (size_t at = 0; next_routed(w, expert, &at); at++) n++;
+    return n;
+}
+
+void vq_walk_expert(vq_walk *w, int expert, q_moments *in, q_moments *down)
+{
+    const size_t hidden = (size_t)w->eng->model.hidden;
+    size_t n = 0;
+    memset(w->sums.m, 0, sizeof w->sums.m);
+    w->sums.m[VQ_IN_FFN] = in;
+    w->sums.m[VQ_IN_EXPERTS] = down;
+    for (size_t at = 0; next_routed(w, expert, &at); at++) {
+        memcpy(w->copy + n++ * hidden, w->routed + at * hidden, hidden * sizeof *w->copy);
+        if (n < w->len) continue;
+        vq_fw_expert(w->eng->fw, w->layer - 1, expert, w->copy, (int)n, &w->sums);
+        n = 0;
+    }
+    if (n) vq_fw_expert(w->eng->fw, w->layer - 1, expert, w->copy, (int)n, &w->sums);
 }
 
 size_t vq_walk_rows(const vq_walk *w) { return w->n_chunk * (w->len - 1 - w->len / 2); }
@@ -127,25 +191,34 @@ vq_status vq_walk_logits(vq_walk *w, vq_walk_fn *row, void *ctx, vq_err *e)
     return st;
 }
 
-static vq_matrix *matrix_of(vq_model *m, int role, int layer)
+static vq_matrix *matrix_of(vq_model *m, int role, int layer, int expert)
 {
     vq_layer *y = layer >= 0 && layer < m->n_layer ? &m->layer[layer] : NULL;
     switch (role) {
     case VAQ_EMBED: return &m->embed;
     case VAQ_HEAD: return &m->head;
-    case VAQ_Q: return y ? &y->q : NULL;
+    case VAQ_Q: return y && !y->q_a.rows ? &y->q : NULL;
+    case VAQ_Q_B: return y && y->q_a.rows ? &y->q : NULL;
+    case VAQ_Q_A: return y ? &y->q_a : NULL;
+    case VAQ_KV_A: return y ? &y->kv_a : NULL;
+    case VAQ_K_UP: return y ? &y->k_up : NULL;
+    case VAQ_V_UP: return y ? &y->v_up : NULL;
     case VAQ_K: return y ? &y->k : NULL;
     case VAQ_V: return y ? &y->v : NULL;
     case VAQ_O: return y ? &y->o : NULL;
     case VAQ_GATE_UP: return y ? &y->gate_up : NULL;
     case VAQ_DOWN: return y ? &y->down : NULL;
+    case VAQ_SHARED_GATE_UP: return y ? &y->moe.shared_gate_up : NULL;
+    case VAQ_SHARED_DOWN: return y ? &y->moe.shared_down : NULL;
+    case VAQ_EXPERT_GATE_UP: return y && y->moe.gate_up ? &y->moe.gate_up[expert] : NULL;
+    case VAQ_EXPERT_DOWN: return y && y->moe.down ? &y->moe.down[expert] : NULL;
     default: return NULL;
     }
 }
 
-vq_walk_matrix vq_walk_get(const vq_walk *w, int role, int layer)
+vq_walk_matrix vq_walk_get(const vq_walk *w, int role, int layer, int expert)
 {
-    const vq_matrix *m = matrix_of(&w->eng->model, role, layer);
+    const vq_matrix *m = matrix_of(&w->eng->model, role, layer, expert);
     if (!m || !m->rows) return (vq_walk_matrix){ 0 };
     return (vq_walk_matrix){ .groups = m->w, .type = m->type, .rows = m->rows, .cols = m->cols };
 }
@@ -158,11 +231,12 @@ static void set(vq_matrix *to, const vq_walk_matrix *m, const q_kern *kern)
     to->gemm = q_gemm_for(kern, m->type);
 }
 
-void vq_walk_set(vq_walk *w, int role, int layer, const vq_walk_matrix *m)
+void vq_walk_set(vq_walk *w, int role, int layer, int expert, const vq_walk_matrix *m)
 {
     vq_model *md = &w->eng->model;
-    vq_matrix *to = matrix_of(md, role, layer);
+    vq_matrix *to = matrix_of(md, role, layer, expert);
     assert(to && to->rows == m->rows && to->cols == m->cols && q_type_info(m->type)->is_float);
     set(to, m, &w->eng->kern);
+    if (expert >= 0) md->layer[layer].moe.lent = m->lent;
     if (role == VAQ_EMBED && md->cfg->flags & VAQ_F_TIED) set(&md->head, m, &w->eng->kern);
 }

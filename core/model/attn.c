@@ -192,7 +192,7 @@ void vq_attn_output(vq_fw *fw, int layer, int thread)
 {
     const vq_matrix *w = &fw->m->layer[layer].o;
     vq_thread *th = &fw->th[thread];
-    vq_sum_input(fw, thread, VQ_IN_O, &fw->in_o);
+    vq_sum_input(fw, thread, VQ_IN_O, &fw->in_o, fw->n);
     if (w->gemm.f) { /* attention wrote the f32 form itself */
         vq_mul_residual(fw, thread, w, &fw->in_o);
         return;

@@ -36,13 +36,13 @@ void vq_ffn_dense(vq_fw *fw, int layer, int thread)
     const vq_layer *y = &fw->m->layer[layer];
     const vq_in *in = vq_norm_rows(fw, thread, y->norm_ffn, y->ffn_forms, layer, VQ_AT_NORM_FFN);
     const vq_inner inner = { &y->gate_up, &y->down, fw->m->inter, in, &fw->in_d };
-    vq_sum_input(fw, thread, VQ_IN_FFN, in);
+    vq_sum_input(fw, thread, VQ_IN_FFN, in, fw->n);
     const int tiles = vq_ceil_div(fw->m->inter, Q_TILE), jobs = tiles * vq_ceil_div(fw->n, VQ_TB);
     for (int j; (j = vq_job(fw->pool, thread, jobs)) >= 0;) {
         const int m0 = j / tiles * VQ_TB, m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
         vq_inner_tile(fw, thread, layer, &inner, j % tiles, m0, m, m0, NULL);
     }
     vq_barrier(fw->pool, thread);
-    vq_sum_input(fw, thread, VQ_IN_DOWN, &fw->in_d);
+    vq_sum_input(fw, thread, VQ_IN_DOWN, &fw->in_d, fw->n);
     vq_mul_residual(fw, thread, &y->down, &fw->in_d);
 }

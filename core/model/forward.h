@@ -93,18 +93,29 @@ const float *vq_fw_state(const vq_fw *fw, int i);
 /* ---- layer by layer (calibration) ---- */
 /* What the matrices of a layer read, each with its sum over rows of x x' in the blocks that it has
  * (quant.h: only its h, to which is added; the order of additions is that of the rows).  NULL: not
- * wanted.  The head is layer n_layer and reads VQ_IN_ATTN.  Float models only. */
-enum { VQ_IN_ATTN, VQ_IN_O, VQ_IN_FFN, VQ_IN_DOWN, VQ_N_IN };
+ * wanted.  Every head has an input of its own for k_up and for v_up (q_moments_part); of a layer
+ * with experts DOWN is the shared one's, EXPERTS that of all routed ones together.  The head is
+ * layer n_layer and reads VQ_IN_ATTN.  Float models only. */
+enum {
+    VQ_IN_ATTN, VQ_IN_Q_B, VQ_IN_K_UP, VQ_IN_V_UP, VQ_IN_O, VQ_IN_FFN, VQ_IN_DOWN, VQ_IN_EXPERTS,
+    VQ_N_IN
+};
 typedef struct vq_sums {
     q_moments *m[VQ_N_IN];
     float *xt;              /* (largest k of m padded to 64, rows padded to 64): inputs turned */
     float *tile;            /* (threads, rows padded to 64, 16) */
+    float *nope;            /* (rows, n_head * nope_dim), and 16 more: the queries k_up reads */
+    float *routed;          /* (rows, hidden) out: what the experts were given; NULL: not wanted */
+    int32_t *pick;          /* (rows, n_expert_used) out: which ones took it */
 } vq_sums;
 /* Layers [from, to) over n rows with the states x (n, hidden), in place; from 0 they start from the
  * rows' tokens.  Layer n_layer changes no state: it only is the head's input, for `sums` and for
  * vq_fw_head.  Errors as of vq_fw_run; a bad row is VQ_EFAIL. */
 vq_status vq_fw_layers(vq_fw *fw, vq_row *rows, int n, int from, int to, float *x,
                        const vq_sums *sums, vq_err *e);
+
+/* Rows x (n, hidden), n <= max_rows, through one expert alone, for sums over FFN and EXPERTS. */
+void vq_fw_expert(vq_fw *fw, int layer, int expert, const float *x, int n, const vq_sums *sums);
 
 /* "layer 3: keys". */
 void vq_bad_text(char out[64], int bad);

@@ -106,7 +106,7 @@ static void phase_qkv(vq_fw *fw, int layer, int thread)
     const vq_model *m = fw->m;
     const vq_layer *y = &m->layer[layer];
     const vq_in *in = vq_norm_rows(fw, thread, y->norm_attn, y->qkv_forms, layer, VQ_AT_NORM_ATTN);
-    vq_sum_input(fw, thread, VQ_IN_ATTN, in);
+    vq_sum_input(fw, thread, VQ_IN_ATTN, in, fw->n);
     const int nk = vq_ceil_div(m->n_kv, fw->unit_q), nv = vq_ceil_div(m->n_kv, fw->unit_v);
     const int nq = vq_ceil_div(m->n_head, fw->unit_q);
     const int jobs = nk + nv + nq * vq_ceil_div(fw->n, VQ_TB);

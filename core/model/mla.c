@@ -86,6 +86,10 @@ static void absorb(vq_fw *fw, int thread, int layer, int h, const float *q, size
     const vq_matrix *w = &md->layer[layer].k_up;
     const int nope = (int)c->nope_dim, rope = (int)c->rope_dim;
     vq_thread *th = &fw->th[thread];
+    if (fw->sums && fw->sums->m[VQ_IN_K_UP])
+        for (int i = 0; i < m; i++)
+            memcpy(fw->sums->nope + (size_t)((m0 + i) * md->n_head + h) * c->nope_dim,
+                   q + (size_t)i * ldq, c->nope_dim * sizeof *q);
     vq_in_start(&th->nope, m);
     for (int i = 0; i < m; i++)
         if (vq_in_put(fw, &th->nope, w->gemm.a8 ? VQ_FORM_Q : VQ_FORM_F, i, q + (size_t)i * ldq))
@@ -139,10 +143,17 @@ void vq_attn_mla(vq_fw *fw, int layer, int thread)
 {
     const vq_layer *y = &fw->m->layer[layer];
     const vq_in *in = vq_norm_rows(fw, thread, y->norm_attn, y->qkv_forms, layer, VQ_AT_NORM_ATTN);
+    vq_sum_input(fw, thread, VQ_IN_ATTN, in, fw->n);
     phase_latents(fw, layer, thread, in);
     phase_append(fw, layer, thread);
+    vq_sum_input(fw, thread, VQ_IN_Q_B, &fw->in_q, fw->n);
     phase_queries(fw, layer, thread, y->q_a.rows ? &fw->in_q : in);
+    if (fw->sums) {
+        const size_t nope = fw->m->cfg->nope_dim;
+        vq_sum_heads(fw, thread, VQ_IN_K_UP, fw->sums->nope, (size_t)fw->m->n_head * nope, nope);
+    }
     vq_attn_pieces(fw, layer, thread);
+    vq_sum_heads(fw, thread, VQ_IN_V_UP, fw->in_u.f, fw->in_u.ldf, (size_t)fw->n * fw->in_u.ldf);
     phase_values(fw, layer, thread);
     vq_attn_output(fw, layer, thread);
 }

@@ -30,6 +30,7 @@ typedef struct vq_moe {
     vq_matrix shared_gate_up, shared_down;    /* rows 0: the model has no shared expert */
     vq_matrix *gate_up, *down;                /* (n_expert), owned */
     int in_forms, down_forms;                 /* VQ_FORM_* of the experts' gate/up and down */
+    bool lent;              /* some are not the file's own: used where they lie, never cached */
 } vq_moe;
 
 typedef struct vq_layer {

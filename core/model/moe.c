@@ -12,6 +12,12 @@
 
 #include <string.h>
 
+/* Do the layer's experts come from a cache? */
+static bool cached(const vq_fw *fw, int layer)
+{
+    return fw->experts && !fw->m->layer[layer].moe.lent;
+}
+
 static int used_of(const vq_fw *fw) { return (int)fw->m->cfg->n_expert_used; }
 
 /* ---- the choice ---- */
@@ -102,7 +108,7 @@ static void start_wave(vq_fw *fw, int layer, int from)
     vq_pick *p = &fw->pick;
     p->wave0 = from;
     p->wave1 = p->n_active;
-    if (fw->experts)
+    if (cached(fw, layer))
         p->wave1 = vq_experts_begin(fw->experts, layer, p->active, from, p->n_active);
 }
 
@@ -155,7 +161,7 @@ static bool weights_of(vq_fw *fw, int layer, int thread, int e, vq_matrix *gate_
     const vq_moe *o = &fw->m->layer[layer].moe;
     *gate_up = o->gate_up[e];
     *down = o->down[e];
-    if (!fw->experts) return true;
+    if (!cached(fw, layer)) return true;
     const double t = thread == 0 ? vq_now() : 0;
     gate_up->w = vq_experts_wait(fw->experts, layer, e, &down->w);
     if (thread == 0) vq_experts_stalled(fw->experts, vq_now() - t);
@@ -252,7 +258,7 @@ static void phase_down(vq_fw *fw, int layer, int thread)
 static bool next_wave(vq_fw *fw, int layer, int thread)
 {
     const bool more = fw->pick.wave1 < fw->pick.n_active;
-    if (!fw->experts) return false;
+    if (!cached(fw, layer)) return false;
     vq_barrier(fw->pool, thread); /* all have read the wave's end */
     if (thread == 0) {
         vq_experts_end(fw->experts);
@@ -262,15 +268,28 @@ static bool next_wave(vq_fw *fw, int layer, int thread)
     return more;
 }
 
+/* For vq_fw_expert. */
+static void keep_routed(const vq_fw *fw, const vq_in *in)
+{
+    const size_t hidden = (size_t)fw->m->hidden, n = (size_t)fw->n;
+    for (size_t i = 0; i < n; i++)
+        memcpy(fw->sums->routed + i * hidden, in->f + i * in->ldf, hidden * sizeof(float));
+    memcpy(fw->sums->pick, fw->pick.idx, n * (size_t)used_of(fw) * sizeof(int32_t));
+}
+
 void vq_ffn_moe(vq_fw *fw, int layer, int thread)
 {
     const vq_layer *y = &fw->m->layer[layer];
     const vq_in *in = vq_norm_rows(fw, thread, y->norm_ffn, y->ffn_forms, layer, VQ_AT_NORM_FFN);
+    vq_sum_input(fw, thread, VQ_IN_FFN, in, fw->n);
     phase_scores(fw, layer, thread, in);
     phase_choose(fw, layer, thread);
+    if (thread == 0 && fw->sums && fw->sums->routed) keep_routed(fw, in);
     const vq_in *in_e = gather(fw, thread, in);
     do {
         phase_inner(fw, layer, thread, in, in_e);
         phase_down(fw, layer, thread);
     } while (next_wave(fw, layer, thread));
+    vq_sum_input(fw, thread, VQ_IN_DOWN, &fw->in_ds, fw->n);
+    vq_sum_input(fw, thread, VQ_IN_EXPERTS, &fw->in_de, fw->n * used_of(fw));
 }

@@ -167,9 +167,11 @@ static inline int vq_ceil_div(int a, int b) { return (a + b - 1) / b; }
 /* Token j of *to = token m of *from; the same k, forms of both. */
 void vq_in_copy(const vq_in *to, int j, const vq_in *from, int m);
 
-/* moments.c: adds the rows of an input that is ready to its sum, if that is wanted; the phase of
- * its own begins and ends with no list of jobs open. */
-void vq_sum_input(vq_fw *fw, int thread, int which, const vq_in *in);
+/* moments.c: adds n rows of an input that is ready to its sum, if that is wanted; the phase of its
+ * own begins and ends with no list of jobs open. */
+void vq_sum_input(vq_fw *fw, int thread, int which, const vq_in *in, int n);
+/* The same of all heads: x (n, ld), that of the next head `step` floats further. */
+void vq_sum_heads(vq_fw *fw, int thread, int which, const float *x, size_t ld, size_t step);
 /* The head's input for all rows. */
 void vq_sum_head(vq_fw *fw, int thread);
 
