@@ -27,7 +27,7 @@ enum { ANY = -1, LINEAR = 0, PAIRS = 2, GRID16 = 16, GRID32 = 32 };
 typedef struct enc_pass {
     const q_enc *in;
     enc_grid table;
-    v16f mul, mul2, lo, hi;
+    v16f mul, mul2;
 } enc_pass;
 
 static void pass_init(enc_pass *o, const q_enc *in)
@@ -36,8 +36,6 @@ static void pass_init(enc_pass *o, const q_enc *in)
     if (in->grid) enc_grid_init(&o->table, in, in->n_grid == GRID32);
     o->mul = v16_load(in->mul);
     o->mul2 = v16_load(in->mul2);
-    o->lo = v16_set1(in->lo);
-    o->hi = v16_set1(in->hi);
 }
 
 /* Source weights of 16 k from k0, k-major; zeros where there are none. */
@@ -105,12 +103,9 @@ Q_INLINE void nearest(v16f g[4], const enc_pass *o, const v16f w[4], v16f inv, i
         enc_values(g, w, inv, &o->table, kind == GRID32, far);
         return;
     }
-    const v16f magic = v16_set1(12582912.f); /* q_rne */
     Q_UNROLL
-    for (int i = 0; i < ENC_K; i++) {
-        const v16f x = v16_min(v16_max(v16_mul(w[i], inv), o->lo), o->hi);
-        g[i] = v16_sub(v16_add(x, magic), magic);
-    }
+    for (int i = 0; i < ENC_K; i++)
+        g[i] = v16_round(within(v16_mul(w[i], inv), o->in->lo, o->in->hi));
 }
 
 /* The same for 4 k. */
@@ -162,17 +157,24 @@ Q_INLINE void products(v16f *wg, v16f *gg, const enc_pass *o, const enc_block *b
     *gg = q;
 }
 
-Q_INLINE v16f fit_block(const enc_pass *o, const enc_block *b, int kind)
+/* 1 / the weight of largest magnitude of each row, 0 if it vanishes. */
+static v16f __attribute__((noinline)) largest(const enc_pass *o, const enc_block *b)
 {
-    const v16f zero = v16_zero(), one = v16_set1(1.0f);
-    v16f top = zero, mag = zero, sigma = zero, best = zero;
+    const v16f zero = v16_zero();
+    v16f top = zero, mag = zero;
     for (int k = 0; k < o->in->sub; k++) {
         const v16f a = v16_abs(b->w[k]);
         top = v16f_where_gt(a, mag, b->w[k], top);
         mag = v16_max(a, mag);
     }
     /* a >= VANISHING is not (VANISHING > a) */
-    const v16f rcp = v16f_where_gt(v16_set1(Q_ENC_VANISHING), mag, zero, v16_div(one, top));
+    return v16f_where_gt(v16_set1(Q_ENC_VANISHING), mag, zero, v16_div(v16_set1(1.0f), top));
+}
+
+Q_INLINE v16f fit_block(const enc_pass *o, const enc_block *b, int kind)
+{
+    const v16f zero = v16_zero(), one = v16_set1(1.0f), rcp = largest(o, b);
+    v16f sigma = zero, best = zero;
     for (int i = 0; i < o->in->n_place; i++) {
         v16f wg, gg;
         const v16f inv = v16_mul(v16_set1(o->in->place[i]), rcp);
@@ -195,9 +197,8 @@ Q_INLINE v16f reciprocal(v16f x)
 static void round_block(const enc_pass *o, const enc_block *b, v16f scale, v16f sigma,
                           int8_t *s8, v16d *num, v16d *den)
 {
-    const v16f zero = v16_zero(), magic = v16_set1(12582912.f);
-    const v16f ratio = v16_sub(v16_add(v16_div(sigma, scale), magic), magic);
-    const v16f mid = v16f_where_gt(scale, zero, ratio, zero);
+    const v16f zero = v16_zero();
+    const v16f mid = v16f_where_gt(scale, zero, v16_round(v16_div(sigma, scale)), zero);
     const bool n4 = b->plain && o->in->n_grid == GRID16; /* most of what is encoded */
     v16f s = zero, best = zero, bwg = zero, bgg = zero;
     for (int i = -o->in->reach; i <= o->in->reach; i++) {
@@ -255,7 +256,8 @@ static void put_chunk(int type, uint8_t *planes, int c, v16i codes)
 }
 
 /* Adds the error of weights w, written as stored * s * g, and their squares. */
-Q_INLINE void add_error(v16d *err, v16d *sum, v16f w, v16f stored, v16f s, v16f g)
+static void __attribute__((noinline)) add_error(v16d *err, v16d *sum, v16f w, v16f stored, v16f s,
+                                                v16f g)
 {
     /* s * g is exact; in a missing row all is 0 */
     const v16d v = v16_double(v16_mul(stored, v16_mul(s, g)));

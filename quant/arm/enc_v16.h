@@ -93,6 +93,13 @@ INLINE v16f v16_abs(v16f a)
     for (int i = 0; i < 4; i++) a.v[i] = vabsq_f32(a.v[i]);
     return a;
 }
+/* To the nearest whole number; of small negative ones that is -0, which no sum shows. */
+INLINE v16f v16_round(v16f a)
+{
+    UNROLL
+    for (int i = 0; i < 4; i++) a.v[i] = vrndnq_f32(a.v[i]);
+    return a;
+}
 /* Lanes where a > b take x, else y. */
 INLINE v16f v16f_where_gt(v16f a, v16f b, v16f x, v16f y)
 {
@@ -334,6 +341,7 @@ typedef struct enc_grid {
     uint8x16x4_t step;
     uint8x16x2_t low, high; /* of the codes: the third and the top byte of the value as a float,
                              * whose others are zero; N4 has one of each */
+    int16x8_t first;        /* HALF_64 */
 } enc_grid;
 
 INLINE void enc_grid_init(enc_grid *o, const q_enc *in, bool wide)
@@ -350,6 +358,7 @@ INLINE void enc_grid_init(enc_grid *o, const q_enc *in, bool wide)
         low[c] = (uint8_t)(bits >> 16);
         high[c] = (uint8_t)(bits >> 24);
     }
+    o->first = vdupq_n_s16(HALF_64);
     for (int i = 0; i < 4; i++) o->step.val[i] = vld1q_u8(step + 16 * i);
     for (int i = 0; i < 2; i++) {
         o->low.val[i] = vld1q_u8(low + 16 * i);
@@ -370,13 +379,12 @@ INLINE uint8x16_t enc_codes(v16f w, v16f inv2, const enc_grid *o, bool wide, boo
                            vqmovn_u16(vcombine_u16(c[2], c[3])));
     } else {
         const v16f x = far ? v16_max(t, v16_zero()) : t;
-        const int16x8_t first = vdupq_n_s16(HALF_64);
         int16x8_t h[2];
         UNROLL
         for (int i = 0; i < 2; i++) {
             h[i] = vuzp2q_s16(vreinterpretq_s16_f32(x.v[2 * i]),
                               vreinterpretq_s16_f32(x.v[2 * i + 1]));
-            h[i] = vqsubq_s16(h[i], first);
+            h[i] = vqsubq_s16(h[i], o->first);
         }
         cell = vcombine_u8(vqmovun_s16(h[0]), vqmovun_s16(h[1]));
     }
@@ -410,15 +418,15 @@ INLINE void enc_values(v16f g[ENC_K], const v16f w[ENC_K], v16f inv, const enc_g
 INLINE v16i enc_codes4(v16f g[4], const v16f w[4], v16f inv, const enc_grid *o, bool wide)
 {
     const v16f inv2 = v16_add(inv, inv);
-    uint8x16x4_t c;
-    uint8_t lines[64];
-    UNROLL
-    for (int i = 0; i < 4; i++) {
-        c.val[i] = enc_codes(w[i], inv2, o, wide, true);
-        g[i] = enc_value(c.val[i], o, wide);
+    uint8_t by_k[64], by_row[64];
+    for (int i = 0; i < 4; i++) { /* a loop: nobody waits for it */
+        const uint8x16_t code = enc_codes(w[i], inv2, o, wide, true);
+        vst1q_u8(by_k + 16 * i, code);
+        g[i] = enc_value(code, o, wide);
     }
-    vst4q_u8(lines, c);
-    return v16i_load(lines);
+    vst4q_u8(by_row, (uint8x16x4_t){ { vld1q_u8(by_k), vld1q_u8(by_k + 16), vld1q_u8(by_k + 32),
+                                       vld1q_u8(by_k + 48) } });
+    return v16i_load(by_row);
 }
 
 #endif

@@ -479,6 +479,13 @@ Q_INLINE v16i enc_codes4(v16f g[4], const v16f w[4], v16f inv, const enc_grid *o
 
 #endif
 
+/* To the nearest whole number, of |x| < 2^22. */
+Q_INLINE v16f v16_round(v16f x)
+{
+    const v16f magic = v16_set1(12582912.f); /* q_rne */
+    return v16_sub(v16_add(x, magic), magic);
+}
+
 Q_INLINE void v16i_store_bytes(int8_t *p, v16i x) /* of -128..127 */
 {
     _mm_storeu_si128((__m128i *)p, v16i_bytes(x));
