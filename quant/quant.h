@@ -203,7 +203,7 @@ typedef void q_enc_pack_fn(const q_enc *in, uint8_t *tiles, const float scale[16
  *   V int8         : [nb x 256 f32 dv], nb = ceil(hd/128); then 4 tiles of 64 positions, each
  *                    hdp/16 groups of 16 lines: line c = 16 dims x positions 4c..4c+3.
  *   V f32 / bf16   : 256 rows of hdp values, position-major.
- * hdp = hd up to a multiple of 16; padding of K and V is written as zeros. */
+ * hdp = hd up to a multiple of 16; padding of K and V is written as zeros.  hd <= 1024. */
 typedef enum q_kv { Q_KV_F32 = 0, Q_KV_BF16 = 1, Q_KV_8 = 2 } q_kv;
 
 size_t q_kv_k_bytes(q_kv t, int hd);

@@ -26,7 +26,7 @@ static const struct level {
       { q_fill_vec_neon, q_fill_gemmf_neon, q_fill_gemm_neon, q_fill_attn_neon,
         q_fill_enc_neon } },
     { "dotprod", Q_CPU_DOTPROD, { q_fill_gemm_dotprod, q_fill_attn_dotprod } },
-    { "i8mm", Q_CPU_I8MM, { q_fill_gemm_i8mm } },
+    { "i8mm", Q_CPU_I8MM, { q_fill_gemm_i8mm, q_fill_attn_i8mm } },
 };
 enum { N_LEVELS = sizeof levels / sizeof levels[0] };
 

@@ -33,6 +33,7 @@ bool q_fill_enc_neon(q_kern *t);
 bool q_fill_gemm_dotprod(q_kern *t);
 bool q_fill_attn_dotprod(q_kern *t);
 bool q_fill_gemm_i8mm(q_kern *t);
+bool q_fill_attn_i8mm(q_kern *t);
 bool q_fill_sha_armsha2(q_kern *t);
 
 /* Speed of the many-token products of `fast` over those of `base`; 0 if it cannot be measured.
