@@ -4,6 +4,7 @@
 #   bench/arm_count.sh                            the table of bench/ARM.md
 #   bench/arm_count.sh kernel LEVEL TYPE ROWS K TOKENS
 #   bench/arm_count.sh encode LEVEL TYPE K        16 rows of a matrix to codes
+#   bench/arm_count.sh attend LEVEL OP DIMS QUERIES  attn_qk8, attn_pv8, attn_qkl8 of 256 positions
 #   bench/arm_count.sh program WORK COMMAND...    any static AArch64 program that calls, around what
 #                                                 is to be counted, functions of its own named
 #                                                 count_begin and count_end; WORK: what to divide by
@@ -39,7 +40,7 @@ one=-singlestep # the name of the option until qemu 8.1
 $QEMU -h 2>&1 | grep -q one-insn-per-tb && one=-one-insn-per-tb
 mkdir -p "$BUILD" || exit 1
 
-driver() { # one call of a product, or of the encoder; what it unpacks, packs and stores is counted too
+driver() { # one call of an op, or of the encoder; what it unpacks, packs and stores is counted too
     cat <<'EOF'
 #include "quant/quant.h"
 
@@ -77,13 +78,35 @@ static int encode(const q_kern *t, int type, int k)
     return 0;
 }
 
+static int attend(const q_kern *t, const char *op, int dims, int m)
+{
+    enum { LORA = 512 };
+    int nvis[64];
+    q_acts q;
+    void *k = memory(q_lat_bytes(1024, 1024) + q_kv_k_bytes(Q_KV_8, dims));
+    float *s = memory((size_t)m * Q_PIECE * sizeof *s), *o = memory((size_t)(m * dims) * sizeof *o);
+    if (m < 1 || m > 64) return 2;
+    for (int j = 0; j < m; j++) nvis[j] = Q_PIECE;
+    q_acts_init(&q, memory(q_acts_bytes(2 * m, dims)), 2 * m, dims);
+    for (int j = 0; j < m * Q_PIECE; j++) s[j] = 0.5f;
+    count_begin();
+    if (!strcmp(op, "attn_qk8")) t->attn_qk8(s, Q_PIECE, k, 16, &q, 0, m, 1.0f);
+    else if (!strcmp(op, "attn_qkl8"))
+        t->attn_qkl8(s, Q_PIECE, k, LORA, dims - LORA, 16, &q, 0, m, 1.0f);
+    else t->attn_pv8(o, (size_t)dims, k, dims, s, Q_PIECE, nvis, m);
+    count_end();
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     q_kern t;
-    if (argc != 4 && argc != 6) {
-        fprintf(stderr, "usage: count LEVEL TYPE (ROWS K TOKENS | K)\n");
+    if (argc < 4 || argc > 6) {
+        fprintf(stderr, "usage: count LEVEL (TYPE ROWS K TOKENS | TYPE K | OP DIMS QUERIES)\n");
         return 2;
     }
+    if (argc == 5 && q_kern_make(&t, argv[1]))
+        return attend(&t, argv[2], atoi(argv[3]), atoi(argv[4]));
     const q_typeinfo *type = q_type_by_name(argv[2]);
     if (!q_kern_make(&t, argv[1]) || !type || !q_gemm_for(&t, type->id).a8) {
         fprintf(stderr, "count: no level %s or no integer type %s\n", argv[1], argv[2]);
@@ -186,6 +209,10 @@ encode() { # level type k
     report "$1 $2 encoder, 16x$3" $((16 * $3)) "$BUILD/count" "$@"
 }
 
+attend() { # level op dims queries
+    report "$1 $2 of $3, $4 queries" $((256 * $3 * $4)) "$BUILD/count" "$@"
+}
+
 header() {
     printf '%-34s %7s' "" "instr"
     for core in $CORES; do printf ' %11s' "$core"; done
@@ -213,6 +240,12 @@ encode)
     build
     header
     encode "$@" ;;
+attend)
+    shift
+    [ $# = 4 ] || die "attend LEVEL OP DIMS QUERIES"
+    build
+    header
+    attend "$@" ;;
 program)
     shift
     [ $# -ge 2 ] || die "program WORK COMMAND..."
