@@ -1,5 +1,7 @@
 /* t_stream.c - experts read from the file as they are wanted: the bits of mapped ones with a cache
- * of any size, with drafts and beside others; statistics; files that are cut or cannot be read. */
+ * of any size, with drafts, beside others, for calibration; statistics; files that are cut or
+ * cannot be read. */
+#include "convert/calib.h"
 #include "core/base/fetch.h"
 #include "core/base/mem.h"
 #include "core/engine/private.h"
@@ -164,6 +166,52 @@ static void fetches(const char *path)
     T_OK(vq_fetch_new(&f, "/nonexistent/file", 1, &e) == VQ_EFAIL && !f, "%s", e.msg);
 }
 
+/* Calibration: what is known of an expert, and what it costs to quantise all of a layer and then a
+ * matrix behind them, is the same when they do not fit. */
+static void calibration(const char *path)
+{
+    enum { TOKENS = 300, LAYER = 2, EXPERT = 5 };
+    char text[300];
+    double kl[2][2];
+    uint8_t sum[2][32];
+    vq_err e = { 0 };
+    snprintf(text, sizeof text, "%s.txt", path);
+    FILE *f = fopen(text, "wb");
+    for (int i = 0; f && i < TOKENS; i++) fprintf(f, "%d+", 13 * i * i % 97);
+    T_OK(f && !fclose(f), "a text");
+    for (int i = 0; i < 2; i++) { /* mapped; three experts of 184 KB */
+        const vq_engine_opts o = { .threads = 2, .ctx = CV_CALIB_CTX, .max_sessions = 2,
+                                   .max_rows = CV_CALIB_CTX, .kv = VQ_KV_F32,
+                                   .experts_ram = i ? 600000 : 0 };
+        vq_engine *eng = NULL;
+        cv_calib *c = NULL;
+        const q_moments *m = NULL;
+        T_OK(!vq_engine_open(&eng, path, &o, &e), "%s", e.msg);
+        if (!eng) return;
+        const cv_calib_opts co = { .engine = eng, .config = eng->file->config, .text = text,
+                                   .threads = 2 };
+        T_OK((vq_fw_experts(eng->fw) != NULL) == (i == 1), "a cache or none");
+        T_OK(!cv_calib_open(&c, &co, &e), "%s", e.msg);
+        if (!c) return;
+        vaq_tensor t = *vq_file_find(eng->file, VAQ_EXPERT_DOWN, LAYER, EXPERT);
+        t.type = Q_N4;
+        T_OK(!cv_calib_moments(c, &t, &m, &e) && m && m->k == (int)t.cols, "%s", e.msg);
+        vq_sha256 h;
+        vq_sha256_init(&h, NULL);
+        if (m) vq_sha256_add(&h, m->d, t.cols * sizeof *m->d);
+        vq_sha256_end(&h, sum[i]);
+        T_OK(!cv_calib_try(c, &t, Q_N4, &kl[i][0], &e), "%s", e.msg);
+        t = *vq_file_find(eng->file, VAQ_O, LAYER + 1, -1);
+        T_OK(!cv_calib_try(c, &t, Q_N4, &kl[i][1], &e), "%s", e.msg);
+        cv_calib_close(c);
+        vq_engine_close(eng);
+    }
+    T_OK(!memcmp(sum[0], sum[1], 32), "the same moments");
+    T_OK(kl[0][0] > 0 && kl[0][1] > 0 && !memcmp(kl[0], kl[1], sizeof kl[0]),
+         "the same costs: %g %g, %g %g", kl[0][0], kl[0][1], kl[1][0], kl[1][1]);
+    vq_unlink(text);
+}
+
 int main(void)
 {
     static const struct { int type; const char *name; } types[] = {
@@ -178,5 +226,8 @@ int main(void)
         cut_file(path);
         vq_unlink(path);
     }
+    if (temp_convert(path, FOLDER, Q_F32, false, false)) return 1;
+    calibration(path);
+    vq_unlink(path);
     return t_done("t_stream");
 }
