@@ -424,8 +424,9 @@ INLINE v16i enc_codes4(v16f g[4], const v16f w[4], v16f inv, const enc_grid *o, 
         vst1q_u8(by_k + 16 * i, code);
         g[i] = enc_value(code, o, wide);
     }
-    vst4q_u8(by_row, (uint8x16x4_t){ { vld1q_u8(by_k), vld1q_u8(by_k + 16), vld1q_u8(by_k + 32),
-                                       vld1q_u8(by_k + 48) } });
+    const uint8x16x4_t c = { { vld1q_u8(by_k), vld1q_u8(by_k + 16), vld1q_u8(by_k + 32),
+                               vld1q_u8(by_k + 48) } };
+    vst4q_u8(by_row, c);
     return v16i_load(by_row);
 }
 
