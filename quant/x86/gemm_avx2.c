@@ -195,6 +195,21 @@ Q_INLINE void pair_f(const int type, const uint8_t *p, __m256 *w0, __m256 *w1)
     }
 }
 
+/* One token's two k times 16 rows: f0, f1 += w[half][k] * x[k].  Written out: gcc broadcasts the x
+ * of all tokens first and spills sums, whose way through memory then is the loop's time. */
+Q_INLINE void token_f(__m256 *f0, __m256 *f1, __m256 w[2][2], const float *x)
+{
+    __m256 b;
+    __asm__("vbroadcastss %7, %2\n\t"
+            "vfmadd231ps %3, %2, %0\n\t"
+            "vfmadd231ps %5, %2, %1\n\t"
+            "vbroadcastss %8, %2\n\t"
+            "vfmadd231ps %4, %2, %0\n\t"
+            "vfmadd231ps %6, %2, %1"
+            : "+x"(*f0), "+x"(*f1), "=&x"(b)
+            : "x"(w[0][0]), "x"(w[0][1]), "x"(w[1][0]), "x"(w[1][1]), "m"(x[0]), "m"(x[1]));
+}
+
 /* R row groups at a distance of `bytes`, M tokens.  A chain is one fma of 4 cycles per k, so a
  * single token needs several groups side by side to keep up with memory. */
 Q_INLINE void groups_f(const int type, const int R, const int M, float *y, size_t ldy,
@@ -209,17 +224,15 @@ Q_INLINE void groups_f(const int type, const int R, const int M, float *y, size_
     }
     for (int i = 0; i < k; i += 2) {
         Q_UNROLL
-        for (int r = 0; r < 2 * R; r++) {
-            const uint8_t *p = w + bytes * (size_t)(r >> 1) + 32 * (r & 1);
-            if (M == 1 && !(r & 1)) ask_ahead(p);
-            __m256 w0, w1;
-            pair_f(type, p, &w0, &w1);
+        for (int r = 0; r < R; r++) {
+            const uint8_t *p = w + bytes * (size_t)r;
+            if (M == 1) ask_ahead(p);
+            __m256 v[2][2];
+            pair_f(type, p, &v[0][0], &v[0][1]);
+            pair_f(type, p + 32, &v[1][0], &v[1][1]);
             Q_UNROLL
-            for (int m = 0; m < M; m++) {
-                const float *xm = x + (size_t)m * ldx + i;
-                f[r][m] = _mm256_fmadd_ps(w0, _mm256_set1_ps(xm[0]), f[r][m]);
-                f[r][m] = _mm256_fmadd_ps(w1, _mm256_set1_ps(xm[1]), f[r][m]);
-            }
+            for (int m = 0; m < M; m++)
+                token_f(&f[2 * r][m], &f[2 * r + 1][m], v, x + (size_t)m * ldx + i);
         }
         w += step;
     }
