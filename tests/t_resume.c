@@ -336,6 +336,7 @@ static void test_damaged(void)
         snprintf(path, sizeof path, "%s.journal", out);
         if (i) vq_unlink(path);
         T_OK(once(NULL, &e) == VQ_EFAIL && strstr(e.msg, "journal is lost"), "%s", e.msg);
+        T_OK(!strstr(e.msg, "convert as then"), "advice that cannot help: %s", e.msg);
         T_OK(beside(".unfinished") && beside(".journal") == !i, "it stays as it was");
         base.force = true;
         T_OK(!once(&done, &e) && !done && is_right() && files_in(out_dir) == 1, "%s", e.msg);

@@ -399,7 +399,7 @@ bool vq_writer_begun(const char *path)
  * should this fail; comes in as whether we made the journal just now. */
 static vq_status take_over(vq_writer *w, const vq_writer_spec *spec, bool *clean, vq_err *e)
 {
-    char why[300] = "but its journal is lost";
+    char why[300];
     const bool exists = vq_file_exists(w->path), part = vq_file_exists(w->part);
     const vq_journal_is is = vq_journal_head_is(&w->journal, &w->head, &w->touched, why);
     const bool same = is == VQ_JOURNAL_SAME;
@@ -416,6 +416,11 @@ static vq_status take_over(vq_writer *w, const vq_writer_spec *spec, bool *clean
     }
     s = vq_check_name(w->path, spec->force, e);
     if (s) return s;
+    if (part && is == VQ_JOURNAL_NONE && !spec->force) {
+        return vq_fail(e, VQ_EFAIL, "%s: was begun, but its journal is lost, so nobody knows how "
+                       "far it came; start over with --force",
+                       w->part);
+    }
     if (part && !same && !spec->force) {
         return vq_fail(e, VQ_EFAIL, "%s: was begun %s; convert as then to go on with it, or start "
                        "over with --force",
