@@ -12,6 +12,7 @@
 #include "convert/budget.h"
 
 #include "core/base/mem.h"
+#include "core/base/os.h"
 #include "core/file/check.h"
 
 #include <string.h>
@@ -73,35 +74,99 @@ static size_t before(const cv_plan *p, size_t i)
     return i;
 }
 
-vq_status cv_budget_costs(double *cost, const cv_plan *p, const vaq_config *c, cv_calib *calib,
-                          bool (*progress)(void *, uint64_t, uint64_t), void *ctx, vq_err *e)
+/* ---- tries that are kept: what they gave, then this hash of key and that ---- */
+
+static void hash_of(uint8_t out[32], const cv_tries *t, const double *kl, size_t n)
 {
-    double tried = 0, guessed = 0; /* sums over matrices that could be tried */
+    vq_sha256 s;
+    vq_sha256_init(&s, t->kern);
+    vq_sha256_add(&s, t->key, sizeof t->key);
+    vq_sha256_add(&s, kl, n * sizeof *kl);
+    vq_sha256_end(&s, out);
+}
+
+void cv_tries_recall(cv_tries *t, double *kl, size_t n)
+{
+    vq_buf b = { 0 };
+    uint8_t sum[32];
+    const uint64_t most = n * sizeof *kl + sizeof sum;
+    if (t->path && !vq_file_read(t->path, most, &b, NULL) && b.n >= sizeof sum) {
+        const size_t k = (b.n - sizeof sum) / sizeof *kl;
+        memcpy(kl, b.p, k * sizeof *kl);
+        hash_of(sum, t, kl, k);
+        if (!memcmp(sum, b.p + k * sizeof *kl, sizeof sum)) t->done = k;
+    }
+    vq_buf_clear(&b);
+}
+
+static vq_status keep(cv_tries *t, const double *kl, vq_err *e)
+{
+    vq_buf b = { 0 };
+    uint8_t sum[32];
+    if (!t->path) return VQ_OK;
+    hash_of(sum, t, kl, t->done);
+    vq_buf_add(&b, kl, t->done * sizeof *kl);
+    vq_buf_add(&b, sum, sizeof sum);
+    const vq_status st = b.oom ? vq_fail(e, VQ_ENOMEM, "%s: out of memory", t->path)
+                               : vq_file_write_atomic(t->path, b.p, b.n, e);
+    vq_buf_clear(&b);
+    t->saved = vq_now();
+    return st;
+}
+
+/* One more is tried. */
+static vq_status tried(cv_tries *t, const double *kl, size_t all, vq_err *e)
+{
+    const bool stop = t->progress && t->progress(t->ctx, t->done, all);
+    const vq_status st = stop || vq_now() - t->saved >= 1 ? keep(t, kl, e) : VQ_OK;
+    if (st || !stop) return st;
+    if (!t->path) return vq_fail(e, VQ_EINTR, "interrupted");
+    return vq_fail(e, VQ_EINTR, "interrupted; tries of %zu of %zu matrices are kept: the same "
+                   "command goes on from there",
+                   t->done, all);
+}
+
+static vq_status try_all(double *kl, const cv_plan *p, cv_tries *tries, vq_err *e)
+{
+    for (size_t i = tries->done; i < p->n; i++) {
+        const vaq_tensor *t = &p->tensor[i];
+        kl[i] = -1;
+        if (!is_choice(t) || t->expert > 0) continue;
+        vq_status st = cv_calib_try(tries->calib, t, Q_N4S, &kl[i], e);
+        tries->done = i + 1;
+        if (!st) st = tried(tries, kl, p->n, e);
+        if (st) return st;
+    }
+    tries->done = p->n;
+    return keep(tries, kl, e);
+}
+
+vq_status cv_budget_costs(double *cost, const cv_plan *p, const vaq_config *c, cv_tries *tries,
+                          vq_err *e)
+{
+    double tried_kl = 0, guessed = 0; /* sums over matrices that could be tried */
+    const vq_status st = tries ? try_all(cost, p, tries, e) : VQ_OK;
+    if (st) return st;
     for (size_t i = 0; i < p->n; i++) {
         const vaq_tensor *t = &p->tensor[i];
+        const double kl = tries ? cost[i] : -1;
         cost[i] = 0;
         if (!is_choice(t)) continue;
-        double kl = -1;
         const double guess = role_weight(c, t) * (double)t->params / (double)p->params * 0.01;
-        if (calib && t->expert > 0) {
+        if (tries && t->expert > 0) {
             cost[i] = cost[before(p, i)];
             continue;
         }
-        if (calib) {
-            const vq_status st = cv_calib_try(calib, t, Q_N4S, &kl, e);
-            if (st) return st;
-            if (progress && progress(ctx, i + 1, p->n)) return vq_fail(e, VQ_EINTR, "interrupted");
-        }
         const double n = t->expert < 0 ? 1 : c->n_expert;
         if (kl >= 0) {
-            tried += kl;
+            tried_kl += kl;
             guessed += guess * n;
             cost[i] = kl > 0 ? kl / n : 1e-12;
         } else {
-            cost[i] = calib ? -guess : guess; /* told apart below */
+            cost[i] = tries ? -guess : guess; /* told apart below */
         }
     }
-    const double scale = tried > 0 ? tried / guessed : 1;
+    const double scale = tried_kl > 0 ? tried_kl / guessed : 1;
     for (size_t i = 0; i < p->n; i++) {
         if (cost[i] < 0) cost[i] *= -scale;
     }

@@ -5,13 +5,28 @@
 #include "convert/calib.h"
 #include "convert/plan.h"
 
+/* Measurements, kept in a file so that a run that is stopped loses few of them. */
+typedef struct cv_tries {
+    cv_calib *calib;
+    const q_kern *kern;
+    const char *path;       /* of what is kept; NULL: nothing is */
+    uint8_t key[32];        /* hash of all they depend on: others are not taken for ours */
+    size_t done;            /* the first so many tensors are measured */
+    double saved;           /* when the file was written, vq_now */
+    bool (*progress)(void *ctx, uint64_t done, uint64_t all);   /* as in cv_opts; matrices */
+    void *ctx;
+} cv_tries;
+
+/* Sets t->done, and so many of kl[n], by what an earlier run kept: what cv_budget_costs wants to
+ * find in `cost`. */
+void cv_tries_recall(cv_tries *t, double *kl, size_t n);
+
 /* cost (plan->n): KL divergence to expect when this matrix alone is N4s; 0: its type is no choice.
- * With calib measured (of all experts of a layer together, divided among them), else a guess by
- * role (only ratios are worth something); MTP layers change no prediction, so theirs is always a
- * guess, on the scale of what was measured.
- * progress as in cv_opts, counting matrices. */
-vq_status cv_budget_costs(double *cost, const cv_plan *p, const vaq_config *c, cv_calib *calib,
-                          bool (*progress)(void *, uint64_t, uint64_t), void *ctx, vq_err *e);
+ * With tries measured (of all experts of a layer together, divided among them), from tries->done
+ * on, else a guess by role (only ratios are worth something); MTP layers change no prediction, so
+ * theirs is always a guess, on the scale of what was measured. */
+vq_status cv_budget_costs(double *cost, const cv_plan *p, const vaq_config *c, cv_tries *tries,
+                          vq_err *e);
 /* What of a matrix's cost a type leaves. */
 double cv_budget_left(int type);
 /* Gives every matrix that has a cost the type with which the sum of what is expected is smallest

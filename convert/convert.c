@@ -36,6 +36,7 @@ typedef struct job {
     cv_calib *calib;        /* NULL: none */
     cv_quality quality;     /* the text of the card, if there is one */
     double *cost;           /* (plan.n) of a budget; NULL: none */
+    vq_buf tries;           /* name of the file that keeps them while there is no container */
     vq_buf meta, recipe, chat_template;
     size_t late;            /* bytes at the end of meta that are measured at the end */
     vq_buf chosen;          /* the types that a budget bought, as rules */
@@ -459,6 +460,34 @@ static vq_status write_container(job *b, cv_report *r, float *rel_rmse)
     return st;
 }
 
+/* Measures what matrices cost; goes on where a run of the same checkpoint and text, with this or
+ * another budget, has left its tries beside the output. */
+static vq_status try_matrices(job *b, double *cost)
+{
+    const cv_opts *o = b->o;
+    const uint64_t n = b->plan.n;
+    cv_tries t = { .calib = b->calib, .kern = &b->kern, .progress = o->progress, .ctx = o->ctx };
+    uint8_t stamp[32];
+    vq_sha256 s;
+    if (!o->dry_run) vq_buf_printf(&b->tries, "%s.tries", o->out);
+    if (b->tries.oom) return no_memory(b);
+    t.path = b->tries.p;
+    cv_ckpt_stamp(&b->ckpt, stamp);
+    vq_sha256_init(&s, &b->kern);
+    vq_sha256_add(&s, VQ_VERSION, sizeof VQ_VERSION);
+    vq_sha256_add(&s, b->ckpt.sha256, sizeof b->ckpt.sha256);
+    vq_sha256_add(&s, stamp, sizeof stamp);
+    vq_sha256_add(&s, &b->config.c, sizeof b->config.c);
+    vq_sha256_add(&s, b->config.rope, b->config.c.rope_dim / 2 * sizeof *b->config.rope);
+    vq_sha256_add(&s, cv_calib_hash(b->calib), 64);
+    vq_sha256_add(&s, &n, sizeof n);
+    vq_sha256_end(&s, t.key);
+    cv_tries_recall(&t, cost, b->plan.n);
+    if (t.done) notice(b, "resuming: %zu of %zu matrices are tried", t.done, b->plan.n);
+    stage(b, "tries", "matrices");
+    return cv_budget_costs(cost, &b->plan, &b->config.c, &t, b->e);
+}
+
 /* The types that a budget buys; the front and what alignment costs are paid first. */
 static vq_status spend_budget(job *b)
 {
@@ -469,11 +498,9 @@ static vq_status spend_budget(job *b)
     uint64_t size = o->size, limit = o->bpw > 0 ? (uint64_t)(o->bpw * (double)b->plan.params / 8)
                                                : o->size;
     /* First a guess: what does not fit is said before anything is measured. */
-    vq_status st = cv_budget_costs(cost, &b->plan, &b->config.c, NULL, NULL, NULL, b->e);
+    vq_status st = cv_budget_costs(cost, &b->plan, &b->config.c, NULL, b->e);
     if (!st) st = cv_budget_spend(&b->plan, cost, limit, b->e);
-    if (b->calib) stage(b, "tries", "matrices");
-    if (!st && b->calib)
-        st = cv_budget_costs(cost, &b->plan, &b->config.c, b->calib, o->progress, o->ctx, b->e);
+    if (!st && b->calib) st = try_matrices(b, cost);
     for (int i = 0; !st && i < 8; i++) { /* what the front takes depends on the types but little */
         uint64_t file = 0;
         vq_buf front = { 0 };
@@ -601,6 +628,7 @@ vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e)
     if (!st) st = spend_budget(&b);
     if (!st) st = make_meta(&b);
     if (!st) st = make_container(&b, report);
+    if (!st && b.tries.p) vq_unlink(b.tries.p);
     report->seconds = vq_now() - b.start;
     report->source = b.plan.read_bytes;
     const double read = (double)(report->source - report->resumed);
@@ -610,6 +638,7 @@ vq_status cv_convert(const cv_opts *o, cv_report *report, vq_err *e)
     vq_engine_close(b.source);
     cv_quality_clear(&b.quality);
     vq_free(b.cost);
+    vq_buf_clear(&b.tries);
     cv_plan_clear(&b.plan);
     cv_rules_free(b.rules);
     vq_tok_built_clear(&b.tok);

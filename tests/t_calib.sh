@@ -40,6 +40,32 @@ make cheap --bpw 5 --json
 awk "BEGIN { exit !($(field bpw "$dir/cheap.json") <= 5) }" && ok || bad "--bpw 5 by roles"
 make fit --bpw 5 --calib "$dir/calib" --json
 awk "BEGIN { exit !($(field bpw "$dir/fit.json") <= 5) }" && ok || bad "--bpw 5 with calibration"
+# Killed while it tries, it goes on with what was tried, to the same bytes.  Tries of another text
+# or damaged ones do not count.
+$V convert $m -o "$dir/killed.vaq" -q --bpw 5 --calib "$dir/calib" >"$dir/out" 2>"$dir/err" &
+pid=$!
+for i in $(seq 3000); do
+    [ ! -e "$dir/killed.vaq.tries" ] || break
+    sleep .02
+done
+kill -9 $pid
+wait $pid 2>"$dir/out"
+cp "$dir/killed.vaq.tries" "$dir/other.vaq.tries" && ok || bad "nothing was kept"
+cp "$dir/killed.vaq.tries" "$dir/hurt.vaq.tries"
+printf 'x' | dd of="$dir/hurt.vaq.tries" bs=1 seek=5 conv=notrunc 2>"$dir/err"
+for t in killed other hurt; do
+    text=calib
+    [ $t = other ] && text=other
+    $V convert $m -o "$dir/$t.vaq" --bpw 5 --calib "$dir/$text" >"$dir/out" 2>"$dir/err" ||
+        bad "$t: $(cat "$dir/err")"
+    cat "$dir/out" "$dir/err" | grep -q 'resuming: [1-9][0-9]* of [0-9]* matrices' && went=on ||
+        went=anew
+    check "$t: $went" $went = "$([ $t = killed ] && echo on || echo anew)"
+    check "$t: its tries are gone" ! -e "$dir/$t.vaq.tries"
+done
+for t in killed hurt; do
+    cmp -s "$dir/$t.vaq" "$dir/fit.vaq" && ok || bad "$t has other bytes than an undisturbed one"
+done
 size=$(wc -c <"$dir/fed1.vaq")
 make size --size "$size" --calib "$dir/calib"
 [ "$(wc -c <"$dir/size.vaq")" -le "$size" ] && ok || bad "--size $size"
