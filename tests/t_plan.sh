@@ -89,6 +89,17 @@ refused() { # CODE TEXT ARGUMENT...
     grep -qF -e "$text" "$dir/err" && ok || bad "plan $*: no '$text' on stderr"
     check "plan $*: no result" ! -s "$dir/out"
 }
+same_plan() { # what the model is called where it is published, our name
+    $V plan "$1" --ram 8G --mem-gbs 10 --json 2>&1 | sed 's/"model":"[^"]*"//' >"$dir/a"
+    $V plan "$2" --ram 8G --mem-gbs 10 --json 2>&1 | sed 's/"model":"[^"]*"//' >"$dir/b"
+    same "plan $1" "$dir/a" "$dir/b"
+}
+same_plan DeepSeek-R1-Distill-Qwen-7B qwen-7b
+same_plan deepseek-ai/DeepSeek-R1-Distill-Llama-70B llama-70b
+same_plan DeepSeek-R1-0528-Qwen3-8B qwen3-8b
+for name in DeepSeek-R1 deepseek-ai/DeepSeek-R1-Zero DeepSeek-R1-0528; do same_plan $name r1; done
+refused 2 "none of the names" DeepSeek-R1-Distill-Qwen-8B
+refused 2 "none of the names" DeepSeek-R1-Distill-
 refused 2 "qwen-1.5b qwen-7b" gpt-9
 refused 2 "131072 positions" qwen-7b --ctx 200000
 refused 1 "x.gguf" x.gguf

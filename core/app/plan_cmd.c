@@ -278,7 +278,8 @@ static const plan_opts defaults = { .device = -1 };
 
 const app_verb app_verb_plan = {
     "plan", "SRC", "what fits where, before converting or downloading",
-    "SRC: a Hugging Face folder (config.json is enough), a .gguf, a .vaq, or one of\n"
+    "SRC: a Hugging Face folder (config.json is enough), a .gguf, a .vaq, or a name:\n"
+    "as published, DeepSeek-R1-Distill-Qwen-7B, or one of\n"
     VQ_SHAPE_NAMES ".\n"
     "Memory is weights and int8 cache.  Speed is the limit that memory and disk set.\n"
     "What is larger than memory streams: experts through a cache, else the excess.\n"

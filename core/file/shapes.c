@@ -45,12 +45,38 @@ static void add_r1(vaq_config *c)
     c->n_mtp = 1;
 }
 
+static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c; }
+
+/* What is behind `start` in s, capitals or not; NULL: s does not start so. */
+static const char *behind(const char *s, const char *start)
+{
+    for (; *start; s++, start++)
+        if (lower(*s) != *start) return NULL;
+    return s;
+}
+
+/* By a name of the table, or the one under which the model is published. */
+static const shape *shape_of(const char *name)
+{
+    static const char *const starts[] = { "deepseek-ai/", "deepseek-", "r1-distill-", "r1-0528-" };
+    for (int i = 0; i < 4; i++) {
+        const char *rest = behind(name, starts[i]);
+        if (rest) name = rest;
+    }
+    const char *end = behind(name, "r1-zero");
+    if (!end) end = behind(name, "r1-0528");
+    if (end && !*end) name = "r1";
+    for (int i = 0; i < N_SHAPES; i++) {
+        end = behind(name, shapes[i].name);
+        if (end && !*end) return &shapes[i];
+    }
+    return NULL;
+}
+
 bool vq_shape_config(vaq_config *c, double *rope, const char *name)
 {
-    int at = 0;
-    while (at < N_SHAPES && strcmp(shapes[at].name, name) != 0) at++;
-    if (at == N_SHAPES) return false;
-    const shape *s = &shapes[at];
+    const shape *s = shape_of(name);
+    if (!s) return false;
     memset(c, 0, sizeof *c);
     c->arch = s->arch;
     c->flags = s->flags;
