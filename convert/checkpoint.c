@@ -154,6 +154,10 @@ static vq_status find_dir(cv_ckpt *c, const char *src, vq_err *e)
     } else if (ends_with(src, ".gguf")) {
         c->is_gguf = true;
         c->dir = vq_strndup(src, strlen(src));
+    } else if (ends_with(src, ".vaq")) {
+        return vq_fail(e, VQ_EFORMAT, "%s: is a container already; give the checkpoint it was made "
+                       "from",
+                       src);
     } else if (!ends_with(src, ".safetensors")) {
         return vq_fail(e, VQ_EFORMAT, "%s: is neither a checkpoint folder nor a .safetensors or "
                        ".gguf file",

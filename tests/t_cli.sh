@@ -125,6 +125,7 @@ rm "$dir/x.gguf"
 expect 0 "" convert $models/tiny-r1-fp8 -o "$dir/there.vaq" -q --type f32 --mtp drop
 expect 0 "" export "$dir/there.vaq" -o "$dir/x.gguf" --type f32
 expect 0 "" convert "$dir/x.gguf" -o "$dir/back.vaq" -q --type f32
+expect 3 "a container already" convert "$dir/back.vaq" -o "$dir/x.vaq"
 for f in there back; do
     expect 0 "" logits "$dir/$f.vaq" --ids 3,7,21,340
     mv "$dir/out" "$dir/$f.out"
@@ -393,6 +394,7 @@ if has python3; then
     check "an interrupted convert" $? = 130
     check "what it did is kept" -e "$dir/big.vaq.unfinished" -a -e "$dir/big.vaq.journal"
     grep -q 'the same command goes on' "$dir/err" && ok || bad "and how to go on is told"
+    expect 1 "is not finished" info "$dir/big.vaq"
     expect 1 "another recipe" convert "$dir/big" -o "$dir/big.vaq" --no-tokenizer --type l8
     expect 0 "resuming: " convert "$dir/big" -o "$dir/big.vaq" --no-tokenizer --type l6
     none "a finished one leaves nothing beside it" "$dir/big.vaq.*"

@@ -42,7 +42,7 @@ static const args_opt options[] = {
     { ARGS_FLAG, "--no-tokenizer", NULL, offsetof(convert_opts, no_tokenizer), 0, 0, NULL,
       "leave the tokenizer out: ids only" },
     { ARGS_FLAG, "--dry-run", NULL, offsetof(convert_opts, dry_run), 0, 0, NULL,
-      "check everything, write nothing, print the recipe" },
+      "check everything, make no output, print the recipe" },
     { ARGS_FLAG, "--force", NULL, offsetof(convert_opts, force), 0, 0, NULL,
       "overwrite a file; start over where going on is refused" },
     { .kind = ARGS_END },

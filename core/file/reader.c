@@ -262,6 +262,19 @@ static opened *new_file(const char *name)
     return NULL;
 }
 
+/* A file that cannot be opened, with status s: perhaps a conversion to it was stopped. */
+static vq_status missing(const char *path, vq_status s, vq_err *e)
+{
+    vq_buf b = { 0 };
+    vq_buf_printf(&b, "%s.unfinished", path);
+    if (!b.oom && !vq_file_exists(path) && vq_file_exists(b.p))
+        s = vq_fail(e, VQ_EFAIL, "%s: its conversion is not finished; the same `vaquita convert` "
+                    "again goes on with it",
+                    path);
+    vq_buf_clear(&b);
+    return s;
+}
+
 vq_status vq_file_open(vq_file **out, const char *path, const q_kern *kern, vq_err *e)
 {
     *out = NULL;
@@ -269,7 +282,7 @@ vq_status vq_file_open(vq_file **out, const char *path, const q_kern *kern, vq_e
     if (!o) return vq_fail(e, VQ_ENOMEM, "%s: out of memory", path);
     vq_status s = vq_map_open(&o->f.map, path, e);
     o->mapped = !s;
-    if (!s) s = prove(&o->f, kern, e);
+    s = s ? missing(path, s, e) : prove(&o->f, kern, e);
     if (s) {
         vq_file_close(&o->f);
         return s;
