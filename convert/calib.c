@@ -226,7 +226,7 @@ static vq_status new_held(held *to, int cols, int parts, vq_err *e)
     q_moments *m = &to->m;
     to->cols = cols;
     *m = (q_moments){ .k = cols * parts, .block = block,
-                      .d = vq_calloc((size_t)(cols * parts), sizeof(float)) };
+                      .d = vq_calloc((size_t)cols * (size_t)parts, sizeof(float)) };
     m->h = vq_aligned(Q_ALIGN, h_size(m));
     if (!m->h || !m->d) return no_memory(e);
     memset(m->h, 0, h_size(m));
