@@ -220,15 +220,24 @@ INLINE void group_pv8(int R, int J, float *o, size_t ldo, int dims, const uint8_
     for (int j = 0; j < J; j++) store_rows(o + (size_t)j * ldo, dims, f + 4 * j);
 }
 
+/* Bytes of the dv scales in front of the codes of an int8 V block. */
+INLINE size_t v8_codes(int hd) { return (size_t)(hd + 127) / 128 * Q_PIECE * sizeof(float); }
+
+/* Tiles of positions that any of J queries sees. */
+INLINE int tiles_seen(const int *nvis, int J)
+{
+    int last = 0;
+    for (int j = 0; j < J; j++) last = nvis[j] > last ? nvis[j] : last;
+    return (last + Q_TILE - 1) / Q_TILE;
+}
+
 INLINE int block_pv8(int R, int J, float *o, size_t ldo, const uint8_t *vblk, int hd,
                      const float *e, size_t lde, const int *nvis)
 {
-    const int groups = (hd + 15) / 16, nb = (hd + 127) / 128;
-    const uint8_t *codes = vblk + (size_t)nb * Q_PIECE * sizeof(float);
+    const int groups = (hd + 15) / 16, nt = tiles_seen(nvis, J);
+    const uint8_t *codes = vblk + v8_codes(hd);
     const size_t step = (size_t)groups * 1024;
-    int last = 0, bad = 0;
-    for (int j = 0; j < J; j++) last = nvis[j] > last ? nvis[j] : last;
-    const int nt = (last + Q_TILE - 1) / Q_TILE;
+    int bad = 0;
     pv_bytes u;
     for (int g = 0; g < groups; g++) {
         if (g % 8 == 0) { /* the next 128 dims have their own dv */

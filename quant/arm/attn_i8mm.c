@@ -210,12 +210,10 @@ static void group_pv8_mm(float *o, size_t ldo, int dims, const uint8_t *lines, s
 static int block_pv8_mm(float *o, size_t ldo, const uint8_t *vblk, int hd, const float *e,
                         size_t lde, const int *nvis)
 {
-    const int groups = (hd + 15) / 16, nb = (hd + 127) / 128;
-    const uint8_t *codes = vblk + (size_t)nb * Q_PIECE * sizeof(float);
+    const int groups = (hd + 15) / 16, nt = tiles_seen(nvis, MM_QUERIES);
+    const uint8_t *codes = vblk + v8_codes(hd);
     const size_t step = (size_t)groups * 1024;
-    int last = 0, bad = 0;
-    for (int j = 0; j < MM_QUERIES; j++) last = nvis[j] > last ? nvis[j] : last;
-    const int nt = (last + Q_TILE - 1) / Q_TILE;
+    int bad = 0;
     pv_bytes u;
     mm_tile q[Q_PIECE / Q_TILE];
     for (int g = 0; g < groups; g++) {

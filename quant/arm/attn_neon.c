@@ -77,7 +77,7 @@ static int put_v8_neon(void *blk, int p, const float *x, int hd)
 {
     const int groups = (hd + 15) / 16, nb = (hd + 127) / 128;
     float *dv = blk;
-    uint8_t *codes = (uint8_t *)blk + (size_t)nb * Q_PIECE * sizeof(float);
+    uint8_t *codes = (uint8_t *)blk + v8_codes(hd);
     codes += p / Q_TILE * groups * 1024 + 64 * (p % Q_TILE / 4) + p % 4;
     for (int b = 0; b < nb; b++) {
         float v[128] = { 0 };
@@ -230,7 +230,7 @@ static void lat_v8_neon(void *vblk, const void *blk, int lora, int rope, int n)
     const uint8x16_t turn = vld1q_u8(transpose);
     const int nl = (lora + Q_TILE - 1) / Q_TILE, nr = (rope + Q_TILE - 1) / Q_TILE;
     const int groups = (lora + 15) / 16;
-    const size_t scales = (size_t)((lora + 127) / 128) * Q_PIECE * sizeof(float);
+    const size_t scales = v8_codes(lora);
     const uint8_t *from = (const uint8_t *)blk + q_lat_codes(lora, rope);
     memcpy(vblk, blk, scales);
     for (int p = 0; p < (n + 63) / 64 * 64; p += 16, from += (size_t)(nl + nr) * 1024) {
