@@ -33,7 +33,10 @@ static void gemm_a8(qc *c, int type)
                 one_a8(c, type, rows[j], widths[i], tokens[l], turn % 3, turn % QC_W_FILLS,
                        turn / 3 % QC_A_FILLS);
     for (int w = 0; w < QC_W_FILLS; w++)
-        for (int a = 0; a < QC_A_FILLS; a++) one_a8(c, type, 17, 256, 5, 1, w, a);
+        for (int a = 0; a < QC_A_FILLS; a++) {
+            one_a8(c, type, 17, 256, 5, 1, w, a);
+            one_a8(c, type, 17, 256, 29, 1, w, a); /* panels of every level */
+        }
     one_a8(c, type, 33, 192, 270, 1, QC_W_RANDOM, QC_A_RANDOM); /* panels take 256 tokens at once */
 }
 

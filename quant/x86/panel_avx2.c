@@ -1,17 +1,18 @@
 /* panel_avx2.c - matrix times many tokens on AVX2.
  *
- * One row group by 12 tiles is unpacked once (codes, int16 sub-scale pairs: exact, 16 KB) and stays
- * in L1 while the activations of all tokens stream past in blocks of 8, for each half of 8 rows; f
- * waits in y between K blocks.  With many tokens K blocks are the outer loop, so the activations of
- * one (768 B per token) stay in L2 for all row groups of the call.  Where those of all k fit there,
- * row groups are the outer loop and the matrix is read strictly forward, asked for ahead.
+ * One row group by 12 tiles is unpacked once (codes, int16 sub-scale pairs: exact, 18 KB) and stays
+ * in L1 while the activations of all tokens stream past in blocks of 4; f waits in y between K
+ * blocks.  With many tokens K blocks are the outer loop, so the activations of one (768 B a token)
+ * stay in L2 for all row groups of the call.  Where those of all k fit there, row groups are the
+ * outer loop and the matrix is read strictly forward, asked for ahead.
  *
- * Activations are copied once per K block into the order in which they are read, and made unsigned:
- * a + 128 lies in 1..255.  Then the codes need no bias: two maddubs of codes in -32..31 add up in
- * 16 bits, |2 * 2 * 32 * 255| = 32640.  What the 128 adds to z depends on the weights alone: it is
- * summed once when they are unpacked, and z starts from its negative.  Per 8 k, 8 rows and token:
- * two maddubs, one madd by the sub-scales, two additions; the multiplications are what limits.  N5
- * has 7 bits, so each maddubs has its own madd.
+ * Activations are copied once per K block into the order in which they are read and made unsigned:
+ * a + 128 lies in 1..255, as maddubs wants it, and codes are signed.  Products of 16 k are summed
+ * in 16 bits modulo 2^16, from a start of -128 * sum of codes.  What they add up to, the sum of
+ * code * a, is at most 8 * 32 * 127 = 32512 per lane, so it is exact whatever wrapped on the way
+ * (one maddubs cannot saturate: 2 * 32 * 255).  Per 16 k, 16 rows and token: four loads of
+ * activations, eight maddubs and as many additions, two madd by the sub-scales, two additions.
+ * N5 has 7 bits, so its sums are of 8 k.
  *
  * Pairs come here with few tokens too: their unpacking is most of the work, so the way through L1
  * costs little. */
@@ -26,26 +27,26 @@
 
 enum {
     PANEL_T = 12,    /* tiles */
-    PANEL_M = 8,     /* most tokens of a block */
+    PANEL_M = 4,     /* most tokens of a block */
     PANEL_MAX = 256  /* tokens of one pass: their activations (200 KB) and y stay in L2 */
 };
 
-typedef struct half_tile { /* 8 rows x 64 k */
-    int8_t code[16][32];   /* line = chunk */
-    int16_t scale[4][16];  /* sub-scale of each 16 k, twice per row */
-    int32_t start[8];      /* -128 * sum of sub-scale * code */
-} half_tile;
+typedef struct group_tile { /* 16 rows x 64 k, by halves of 8 rows */
+    int8_t code[16][2][32];    /* line = chunk */
+    int16_t scale[4][2][16];   /* sub-scale of each 16 k, twice per row */
+    int16_t start[8][2][16];   /* -128 * sum of codes of 16 k (N5: of 8), mod 2^16 */
+} group_tile;
 
 typedef struct panel {
-    half_tile at[2][PANEL_T];
+    group_tile at[PANEL_T];
     uint8_t act[PANEL_T * PANEL_MAX * Q_TILE]; /* + 128, block after block (12, M, 64) */
-    float edge[PANEL_MAX][8]; /* y of the last 8 rows where not all exist */
+    float edge[PANEL_MAX][16]; /* y of the last rows where not all exist */
 } panel;
 static_assert(sizeof(panel) <= Q_TMP, "the panel must fit the scratch of a gemm");
 
 /* Where one call writes and reads. */
 typedef struct block {
-    float *y;               /* token 0 of the block, first of the 8 rows */
+    float *y;               /* token 0 of the block, first of the 16 rows */
     size_t ldy;
     const float *row_scale; /* of these rows */
     bool first, last;       /* K block of the row */
@@ -55,15 +56,15 @@ typedef struct block {
 } block;
 
 /* Tokens of the next block when so many are left: eights, the last 9..15 in two. */
-Q_INLINE int block_of(int left)
-{
-    return left >= 16 || left == 8 ? 8 : left > 8 ? (left + 1) / 2 : left;
-}
+Q_INLINE int block_of(int left) { return left < PANEL_M ? left : PANEL_M; }
 
-Q_INLINE void unpack_half(const int type, half_tile *o, const int8_t *s8, const uint8_t *p)
+/* Rows 8 * half on.  s8, p: sub-scales and planes of these 64 k at these rows. */
+Q_INLINE void unpack_half(const int type, group_tile *o, int half, const int8_t *s8,
+                          const uint8_t *p)
 {
     const bool wide = halves_of(type) == 2;
-    if (has_pairs(type)) unpack_points(type, o->code, p);
+    const int runs = type == Q_N5 ? 8 : 4, per = 16 / runs; /* chunks that share a start */
+    if (has_pairs(type)) unpack_points(type, o->code[0][half], sizeof *o->code, p);
     const luts g = luts_of(type, false);
     const int chunks = has_pairs(type) ? 0 : 16;
     Q_UNROLL
@@ -71,23 +72,23 @@ Q_INLINE void unpack_half(const int type, half_tile *o, const int8_t *s8, const 
         const uint8_t *p2 = p + 512 + (type == Q_N5 ? 64 : 128) * (c / 8);
         __m256i v = chunk_8(type, p + 256 * (c / 8), p2, c % 8, &g);
         if (type == Q_L6) v = _mm256_sub_epi8(v, _mm256_set1_epi8(32));
-        _mm256_store_si256((__m256i *)o->code[c], v);
+        _mm256_store_si256((__m256i *)o->code[c][half], v);
     }
-    const __m256i one = _mm256_set1_epi8(1);
-    __m256i sum = _mm256_setzero_si256();
     Q_UNROLL
-    for (int s = 0; s < 4; s++) {
-        const __m256i e = scale_pairs(s8 + 16 * (wide ? s / 2 : s));
-        _mm256_store_si256((__m256i *)o->scale[s], e);
+    for (int s = 0; s < 4; s++)
+        _mm256_store_si256((__m256i *)o->scale[s][half],
+                           scale_pairs(s8 + 16 * (wide ? s / 2 : s)));
+    const __m256i minus = _mm256_set1_epi8(-128); /* as unsigned: 128 */
+    Q_UNROLL
+    for (int s = 0; s < runs; s++) {
         __m256i v = _mm256_setzero_si256();
         Q_UNROLL
-        for (int c = 4 * s; c < 4 * s + 4; c++) {
-            const __m256i w = _mm256_load_si256((const __m256i *)o->code[c]);
-            v = _mm256_add_epi16(v, _mm256_maddubs_epi16(one, w));
+        for (int c = per * s; c < per * (s + 1); c++) {
+            const __m256i w = _mm256_load_si256((const __m256i *)o->code[c][half]);
+            v = _mm256_sub_epi16(v, _mm256_maddubs_epi16(minus, w));
         }
-        sum = _mm256_sub_epi32(sum, _mm256_madd_epi16(v, e));
+        _mm256_store_si256((__m256i *)o->start[s][half], v);
     }
-    _mm256_store_si256((__m256i *)o->start, _mm256_slli_epi32(sum, 7));
 }
 
 /* nt tiles of a group from its tile at w.  ask: they come from memory. */
@@ -99,7 +100,7 @@ Q_INLINE void unpack_group(const int type, panel *p, const uint8_t *w, int nt, b
         const int8_t *s8 = (const int8_t *)tile + 32 * odd;
         if (ask) ask_tile(type, planes);
         for (int half = 0, nh = opaque(2); half < nh; half++)
-            unpack_half(type, &p->at[half][t], s8 + 8 * half, planes + 32 * half);
+            unpack_half(type, &p->at[t], half, s8 + 8 * half, planes + 32 * half);
     }
 }
 
@@ -116,80 +117,153 @@ static void __attribute__((noinline)) unpack(int type, panel *p, const uint8_t *
     }
 }
 
-/* The tiles at q of m tokens, `stride` of them in a tile. */
-static void pack_acts(uint8_t *to, const int8_t *q, size_t stride, int nt, int m)
+/* nt tiles of m tokens from those at q, `stride` tokens in a tile.  Tile after tile: what is read
+ * then lies in a row, and is on its way before it is asked for. */
+static void pack_acts(uint8_t *act, const int8_t *q, size_t stride, int nt, int m)
 {
     const __m256i high = _mm256_set1_epi8(-128);
-    for (int M; m > 0; m -= M, q += Q_TILE * (size_t)M) {
-        M = block_of(m);
-        for (int t = 0; t < nt; t++) {
-            const __m256i *from = (const __m256i *)(q + Q_TILE * stride * (size_t)t);
-            for (int i = 0; i < 2 * M; i++, to += 32) {
-                const __m256i a = _mm256_xor_si256(high, _mm256_load_si256(from + i));
-                _mm256_store_si256((__m256i *)to, a);
-            }
+    for (int t = 0; t < nt; t++, q += Q_TILE * stride) {
+        const __m256i *from = (const __m256i *)q;
+        for (int j = 0, M; j < m; j += M) {
+            M = block_of(m - j);
+            __m256i *to = (__m256i *)(act + Q_TILE * (size_t)(nt * j + t * M));
+            for (int i = 0; i < 2 * M; i++)
+                _mm256_store_si256(to + i, _mm256_xor_si256(high, _mm256_load_si256(from++)));
         }
     }
 }
 
-/* 8 rows x M tokens over nt tiles.  kind: N5, or N4 for all whose codes have 6 bits. */
-Q_INLINE void run_block(const int kind, const int M, const half_tile *p, int nt, const block *b)
+/* Adds one token's 16 k from a times 16 rows to z, with the codes of chunks 0 and 1 in registers.
+ * Written out: all 16 registers are in use, and gcc would spill. */
+Q_INLINE void add_16(__m256i *z0, __m256i *z1, const __m256i w[4], const int8_t code[4][2][32],
+                     const int16_t scale[2][16], const int16_t start[2][16], const uint8_t *a)
 {
+    __m256i b, v0, v1, v;
+    __asm__("vbroadcastss %[a0], %[b]\n\t"
+            "vpmaddubsw %[w0], %[b], %[v0]\n\t"
+            "vpmaddubsw %[w1], %[b], %[v1]\n\t"
+            "vpaddw %[s0], %[v0], %[v0]\n\t"
+            "vpaddw %[s1], %[v1], %[v1]\n\t"
+            "vbroadcastss %[a1], %[b]\n\t"
+            "vpmaddubsw %[w2], %[b], %[v]\n\t"
+            "vpaddw %[v], %[v0], %[v0]\n\t"
+            "vpmaddubsw %[w3], %[b], %[v]\n\t"
+            "vpaddw %[v], %[v1], %[v1]\n\t"
+            "vbroadcastss %[a2], %[b]\n\t"
+            "vpmaddubsw %[w4], %[b], %[v]\n\t"
+            "vpaddw %[v], %[v0], %[v0]\n\t"
+            "vpmaddubsw %[w5], %[b], %[v]\n\t"
+            "vpaddw %[v], %[v1], %[v1]\n\t"
+            "vbroadcastss %[a3], %[b]\n\t"
+            "vpmaddubsw %[w6], %[b], %[v]\n\t"
+            "vpaddw %[v], %[v0], %[v0]\n\t"
+            "vpmaddubsw %[w7], %[b], %[v]\n\t"
+            "vpaddw %[v], %[v1], %[v1]\n\t"
+            "vpmaddwd %[e0], %[v0], %[v0]\n\t"
+            "vpmaddwd %[e1], %[v1], %[v1]\n\t"
+            "vpaddd %[v0], %[z0], %[z0]\n\t"
+            "vpaddd %[v1], %[z1], %[z1]"
+            : [z0] "+x"(*z0), [z1] "+x"(*z1), [b] "=&x"(b), [v0] "=&x"(v0), [v1] "=&x"(v1),
+              [v] "=&x"(v)
+            : [w0] "x"(w[0]), [w1] "x"(w[1]), [w2] "x"(w[2]), [w3] "x"(w[3]),
+              [w4] "m"(*(const __m256i *)code[2][0]), [w5] "m"(*(const __m256i *)code[2][1]),
+              [w6] "m"(*(const __m256i *)code[3][0]), [w7] "m"(*(const __m256i *)code[3][1]),
+              [s0] "m"(*(const __m256i *)start[0]), [s1] "m"(*(const __m256i *)start[1]),
+              [e0] "m"(*(const __m256i *)scale[0]), [e1] "m"(*(const __m256i *)scale[1]),
+              [a0] "m"(*(const uint32_t *)a), [a1] "m"(*(const uint32_t *)(a + 4)),
+              [a2] "m"(*(const uint32_t *)(a + 8)), [a3] "m"(*(const uint32_t *)(a + 12)));
+}
+
+/* The same of 8 k of N5, all codes in registers. */
+Q_INLINE void add_8(__m256i *z0, __m256i *z1, const __m256i w[4], const int16_t scale[2][16],
+                    const int16_t start[2][16], const uint8_t *a)
+{
+    __m256i b, v0, v1, v;
+    __asm__("vbroadcastss %[a0], %[b]\n\t"
+            "vpmaddubsw %[w0], %[b], %[v0]\n\t"
+            "vpmaddubsw %[w1], %[b], %[v1]\n\t"
+            "vpaddw %[s0], %[v0], %[v0]\n\t"
+            "vpaddw %[s1], %[v1], %[v1]\n\t"
+            "vbroadcastss %[a1], %[b]\n\t"
+            "vpmaddubsw %[w2], %[b], %[v]\n\t"
+            "vpaddw %[v], %[v0], %[v0]\n\t"
+            "vpmaddubsw %[w3], %[b], %[v]\n\t"
+            "vpaddw %[v], %[v1], %[v1]\n\t"
+            "vpmaddwd %[e0], %[v0], %[v0]\n\t"
+            "vpmaddwd %[e1], %[v1], %[v1]\n\t"
+            "vpaddd %[v0], %[z0], %[z0]\n\t"
+            "vpaddd %[v1], %[z1], %[z1]"
+            : [z0] "+x"(*z0), [z1] "+x"(*z1), [b] "=&x"(b), [v0] "=&x"(v0), [v1] "=&x"(v1),
+              [v] "=&x"(v)
+            : [w0] "x"(w[0]), [w1] "x"(w[1]), [w2] "x"(w[2]), [w3] "x"(w[3]),
+              [s0] "m"(*(const __m256i *)start[0]), [s1] "m"(*(const __m256i *)start[1]),
+              [e0] "m"(*(const __m256i *)scale[0]), [e1] "m"(*(const __m256i *)scale[1]),
+              [a0] "m"(*(const uint32_t *)a), [a1] "m"(*(const uint32_t *)(a + 4)));
+}
+
+/* 16 rows x M tokens over nt tiles.  kind: N5, or N4 for all whose codes have 6 bits. */
+Q_INLINE void run_block(const int kind, const int M, const group_tile *p, int nt, const block *b)
+{
+    const int step = kind == Q_N5 ? 2 : 4; /* chunks */
     const uint8_t *a = b->act;
     const float *d = b->d;
-    __m256 f[PANEL_M];
+    __m256 f[PANEL_M][2];
     Q_UNROLL
-    for (int m = 0; m < M; m++)
-        f[m] = b->first ? _mm256_setzero_ps() : _mm256_loadu_ps(b->y + (size_t)m * b->ldy);
+    for (int m = 0; m < M; m++) {
+        const float *y = b->y + (size_t)m * b->ldy;
+        f[m][0] = b->first ? _mm256_setzero_ps() : _mm256_loadu_ps(y);
+        f[m][1] = b->first ? _mm256_setzero_ps() : _mm256_loadu_ps(y + 8);
+    }
     for (int t = 0; t < nt; t++, p++) {
-        __m256i z[PANEL_M];
+        __m256i z[PANEL_M][2];
         Q_UNROLL
-        for (int m = 0; m < M; m++) z[m] = _mm256_load_si256((const __m256i *)p->start);
+        for (int m = 0; m < M; m++) z[m][0] = z[m][1] = _mm256_setzero_si256();
         Q_UNROLL
-        for (int c = 0; c < 16; c += 2) {
-            const __m256i w0 = _mm256_load_si256((const __m256i *)p->code[c]);
-            const __m256i w1 = _mm256_load_si256((const __m256i *)p->code[c + 1]);
-            const __m256i e = _mm256_load_si256((const __m256i *)p->scale[c / 4]);
+        for (int c = 0; c < 16; c += step) {
+            const __m256i w[4] = { _mm256_load_si256((const __m256i *)p->code[c][0]),
+                                   _mm256_load_si256((const __m256i *)p->code[c][1]),
+                                   _mm256_load_si256((const __m256i *)p->code[c + 1][0]),
+                                   _mm256_load_si256((const __m256i *)p->code[c + 1][1]) };
             Q_UNROLL
             for (int m = 0; m < M; m++) {
                 const uint8_t *am = a + 64 * m + 4 * c;
-                const __m256i v0 = _mm256_maddubs_epi16(broadcast4(am), w0);
-                const __m256i v1 = _mm256_maddubs_epi16(broadcast4(am + 4), w1);
-                if (kind == Q_N5) {
-                    z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v0, e));
-                    z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(v1, e));
-                } else {
-                    z[m] = _mm256_add_epi32(z[m], _mm256_madd_epi16(_mm256_add_epi16(v0, v1), e));
-                }
-                __asm__("" : "+x"(z[m])); /* keep the order: gcc would sum in a tree and spill */
+                if (kind == Q_N5)
+                    add_8(&z[m][0], &z[m][1], w, p->scale[c / 4], p->start[c / 2], am);
+                else
+                    add_16(&z[m][0], &z[m][1], w, p->code + c, p->scale[c / 4], p->start[c / 4],
+                           am);
             }
         }
         Q_UNROLL
-        for (int m = 0; m < M; m++)
-            f[m] = _mm256_fmadd_ps(_mm256_set1_ps(d[m]), _mm256_cvtepi32_ps(z[m]), f[m]);
+        for (int m = 0; m < M; m++) {
+            const __m256 dm = _mm256_set1_ps(d[m]);
+            f[m][0] = _mm256_fmadd_ps(dm, _mm256_cvtepi32_ps(z[m][0]), f[m][0]);
+            f[m][1] = _mm256_fmadd_ps(dm, _mm256_cvtepi32_ps(z[m][1]), f[m][1]);
+        }
         a += 64 * M;
         d += b->stride;
     }
-    const __m256 scale = b->last ? _mm256_load_ps(b->row_scale) : _mm256_set1_ps(1.0f);
+    const __m256 one = _mm256_set1_ps(1.0f);
+    const __m256 r0 = b->last ? _mm256_load_ps(b->row_scale) : one;
+    const __m256 r1 = b->last ? _mm256_load_ps(b->row_scale + 8) : one;
     Q_UNROLL
-    for (int m = 0; m < M; m++)
-        _mm256_storeu_ps(b->y + (size_t)m * b->ldy, _mm256_mul_ps(scale, f[m]));
+    for (int m = 0; m < M; m++) {
+        float *y = b->y + (size_t)m * b->ldy;
+        _mm256_storeu_ps(y, _mm256_mul_ps(r0, f[m][0]));
+        _mm256_storeu_ps(y + 8, _mm256_mul_ps(r1, f[m][1]));
+    }
 }
 
-/* All tokens past 8 unpacked rows; b is at the first. */
-Q_INLINE void tokens(const int kind, const half_tile *p, int nt, block b, int m)
+/* All tokens past 16 unpacked rows; b is at the first. */
+Q_INLINE void tokens(const int kind, const group_tile *p, int nt, block b, int m)
 {
     for (int left = m, M; left > 0; left -= M) {
         M = block_of(left);
-        switch (kind == Q_N5 && M < 4 ? 8 : M) {
+        switch (M) {
         case 1: run_block(kind, 1, p, nt, &b); break;
         case 2: run_block(kind, 2, p, nt, &b); break;
         case 3: run_block(kind, 3, p, nt, &b); break;
-        case 4: run_block(kind, 4, p, nt, &b); break;
-        case 5: run_block(kind, 5, p, nt, &b); break;
-        case 6: run_block(kind, 6, p, nt, &b); break;
-        case 7: run_block(kind, 7, p, nt, &b); break;
-        default: run_block(kind, 8, p, nt, &b); break;
+        default: run_block(kind, 4, p, nt, &b); break;
         }
         b.y += (size_t)M * b.ldy;
         b.act += (size_t)(Q_TILE * nt * M);
@@ -197,8 +271,8 @@ Q_INLINE void tokens(const int kind, const half_tile *p, int nt, block b, int m)
     }
 }
 
-static void tokens_n4(const half_tile *p, int nt, block b, int m) { tokens(Q_N4, p, nt, b, m); }
-static void tokens_n5(const half_tile *p, int nt, block b, int m) { tokens(Q_N5, p, nt, b, m); }
+static void tokens_n4(const group_tile *p, int nt, block b, int m) { tokens(Q_N4, p, nt, b, m); }
+static void tokens_n5(const group_tile *p, int nt, block b, int m) { tokens(Q_N5, p, nt, b, m); }
 
 /* At most PANEL_MAX tokens. */
 static void pass(int type, float *y, size_t ldy, const uint8_t *w, int n, const q_acts *x, int m0,
@@ -219,17 +293,14 @@ static void pass(int type, float *y, size_t ldy, const uint8_t *w, int n, const 
             for (int g = g0; g < g0 + step; g++) {
                 const uint8_t *wg = w + bytes * (size_t)g;
                 unpack(type, p, wg + 64 + tile_at(type, t0), nt, whole);
-                for (int half = 0; half < 2 && 16 * g + 8 * half < n; half++) {
-                    float *to = y + 16 * g + 8 * half;
-                    const int rows = n - 16 * g - 8 * half;
-                    b.y = rows < 8 ? p->edge[0] : to;
-                    b.ldy = rows < 8 ? 8 : ldy;
-                    b.row_scale = (const float *)wg + 8 * half;
-                    if (type == Q_N5) tokens_n5(p->at[half], nt, b, m);
-                    else tokens_n4(p->at[half], nt, b, m);
-                    for (int j = 0; rows < 8 && b.last && j < m; j++)
-                        memcpy(to + (size_t)j * ldy, p->edge[j], (size_t)rows * sizeof *to);
-                }
+                const int rows = n - 16 * g;
+                b.y = rows < 16 ? p->edge[0] : y + 16 * g;
+                b.ldy = rows < 16 ? 16 : ldy;
+                b.row_scale = (const float *)wg;
+                if (type == Q_N5) tokens_n5(p->at, nt, b, m);
+                else tokens_n4(p->at, nt, b, m);
+                for (int j = 0; rows < 16 && b.last && j < m; j++)
+                    memcpy(y + 16 * g + (size_t)j * ldy, p->edge[j], (size_t)rows * sizeof *y);
             }
         }
     }

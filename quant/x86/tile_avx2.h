@@ -105,16 +105,16 @@ Q_INLINE void points_8(const int type, __m256i w[2], const uint8_t *p, const int
     w[1] = _mm256_unpackhi_epi8(u, v);
 }
 
-/* All 16 chunks. */
-Q_INLINE void unpack_points(const int type, int8_t code[16][32], const uint8_t *p)
+/* All 16 chunks, `step` bytes from each other. */
+Q_INLINE void unpack_points(const int type, int8_t *code, size_t step, const uint8_t *p)
 {
     const point_luts g = point_luts_of(type);
     Q_UNROLL
     for (int j = 0; j < 8; j++) {
         __m256i w[2];
         points_8(type, w, p, j, &g);
-        _mm256_store_si256((__m256i *)code[2 * j], w[0]);
-        _mm256_store_si256((__m256i *)code[2 * j + 1], w[1]);
+        _mm256_store_si256((__m256i *)(code + step * (size_t)(2 * j)), w[0]);
+        _mm256_store_si256((__m256i *)(code + step * (size_t)(2 * j + 1)), w[1]);
     }
 }
 
