@@ -4,7 +4,9 @@
  * in L1 while the activations of all tokens stream past in blocks of 4; f waits in y between K
  * blocks.  With many tokens K blocks are the outer loop, so the activations of one (768 B a token)
  * stay in L2 for all row groups of the call.  Where those of all k fit there, row groups are the
- * outer loop and the matrix is read strictly forward, asked for ahead.
+ * outer loop and the matrix is read strictly forward.  What is unpacked next is asked for beside
+ * the products, or else memory would wait for them and they for memory: 16 tokens of the 1.5B took
+ * a quarter longer.
  *
  * Activations are copied once per K block into the order in which they are read and made unsigned:
  * a + 128 lies in 1..255, as maddubs wants it, and codes are signed.  Products of 16 k are summed
@@ -28,6 +30,7 @@
 enum {
     PANEL_T = 12,    /* tiles */
     PANEL_M = 4,     /* most tokens of a block */
+    ASK_LINES = 3,   /* per tile and block: 12 tokens ask for all that is unpacked next */
     PANEL_MAX = 256  /* tokens of one pass: their activations (200 KB) and y stay in L2 */
 };
 
@@ -53,6 +56,7 @@ typedef struct block {
     const uint8_t *act;     /* (nt, M, 64) */
     const float *d;         /* of tile 0 */
     size_t stride;          /* tokens in a tile of the activations */
+    const uint8_t *ask, *ask_end; /* weights unpacked next, asked for beside the products */
 } block;
 
 /* Tokens of the next block when so many are left: eights, the last 9..15 in two. */
@@ -64,56 +68,56 @@ Q_INLINE void unpack_half(const int type, group_tile *o, int half, const int8_t 
 {
     const bool wide = halves_of(type) == 2;
     const int runs = type == Q_N5 ? 8 : 4, per = 16 / runs; /* chunks that share a start */
-    if (has_pairs(type)) unpack_points(type, o->code[0][half], sizeof *o->code, p);
     const luts g = luts_of(type, false);
-    const int chunks = has_pairs(type) ? 0 : 16;
+    const __m256i c128 = _mm256_set1_epi8(-128); /* unsigned */
+    if (has_pairs(type)) unpack_points(type, o->code[0][half], sizeof *o->code, p);
     Q_UNROLL
-    for (int c = 0; c < chunks; c++) {
-        const uint8_t *p2 = p + 512 + (type == Q_N5 ? 64 : 128) * (c / 8);
-        __m256i v = chunk_8(type, p + 256 * (c / 8), p2, c % 8, &g);
-        if (type == Q_L6) v = _mm256_sub_epi8(v, _mm256_set1_epi8(32));
-        _mm256_store_si256((__m256i *)o->code[c][half], v);
+    for (int s = 0; s < runs; s++) {
+        __m256i sum = _mm256_setzero_si256(); /* of 4 codes of 6 bits, 2 of 7: fits 8 */
+        Q_UNROLL
+        for (int c = per * s; c < per * (s + 1); c++) {
+            __m256i *to = (__m256i *)o->code[c][half], v;
+            if (has_pairs(type)) {
+                v = _mm256_load_si256(to);
+            } else {
+                const uint8_t *p2 = p + 512 + (type == Q_N5 ? 64 : 128) * (c / 8);
+                v = chunk_8(type, p + 256 * (c / 8), p2, c % 8, &g);
+                if (type == Q_L6) v = _mm256_sub_epi8(v, _mm256_set1_epi8(32));
+                _mm256_store_si256(to, v);
+            }
+            sum = _mm256_add_epi8(sum, v);
+        }
+        const __m256i back = _mm256_maddubs_epi16(c128, sum); /* >= -128 * 256: fits 16 */
+        _mm256_store_si256((__m256i *)o->start[s][half],
+                           _mm256_sub_epi16(_mm256_setzero_si256(), back));
     }
     Q_UNROLL
     for (int s = 0; s < 4; s++)
         _mm256_store_si256((__m256i *)o->scale[s][half],
                            scale_pairs(s8 + 16 * (wide ? s / 2 : s)));
-    const __m256i minus = _mm256_set1_epi8(-128); /* as unsigned: 128 */
-    Q_UNROLL
-    for (int s = 0; s < runs; s++) {
-        __m256i v = _mm256_setzero_si256();
-        Q_UNROLL
-        for (int c = per * s; c < per * (s + 1); c++) {
-            const __m256i w = _mm256_load_si256((const __m256i *)o->code[c][half]);
-            v = _mm256_sub_epi16(v, _mm256_maddubs_epi16(minus, w));
-        }
-        _mm256_store_si256((__m256i *)o->start[s][half], v);
-    }
 }
 
-/* nt tiles of a group from its tile at w.  ask: they come from memory. */
-Q_INLINE void unpack_group(const int type, panel *p, const uint8_t *w, int nt, bool ask)
+/* nt tiles of a group from its tile at w, which are in the second level. */
+Q_INLINE void unpack_group(const int type, panel *p, const uint8_t *w, int nt)
 {
     for (int t = 0; t < nt; t++) {
         const int odd = t % halves_of(type); /* second 64 k of the tile */
         const uint8_t *tile = w + tile_at(type, t), *planes = tile + 64 + plane_bytes(type) * odd;
         const int8_t *s8 = (const int8_t *)tile + 32 * odd;
-        if (ask) ask_tile(type, planes);
         for (int half = 0, nh = opaque(2); half < nh; half++)
             unpack_half(type, &p->at[t], half, s8 + 8 * half, planes + 32 * half);
     }
 }
 
-static void __attribute__((noinline)) unpack(int type, panel *p, const uint8_t *w, int nt,
-                                             bool ask)
+static void __attribute__((noinline)) unpack(int type, panel *p, const uint8_t *w, int nt)
 {
     switch (type) {
-    case Q_L6: unpack_group(Q_L6, p, w, nt, ask); break;
-    case Q_N5: unpack_group(Q_N5, p, w, nt, ask); break;
-    case Q_N4: unpack_group(Q_N4, p, w, nt, ask); break;
-    case Q_N4S: unpack_group(Q_N4S, p, w, nt, ask); break;
-    case Q_P6: unpack_group(Q_P6, p, w, nt, ask); break;
-    default: unpack_group(Q_P5, p, w, nt, ask); break;
+    case Q_L6: unpack_group(Q_L6, p, w, nt); break;
+    case Q_N5: unpack_group(Q_N5, p, w, nt); break;
+    case Q_N4: unpack_group(Q_N4, p, w, nt); break;
+    case Q_N4S: unpack_group(Q_N4S, p, w, nt); break;
+    case Q_P6: unpack_group(Q_P6, p, w, nt); break;
+    default: unpack_group(Q_P5, p, w, nt); break;
     }
 }
 
@@ -205,7 +209,7 @@ Q_INLINE void add_8(__m256i *z0, __m256i *z1, const __m256i w[4], const int16_t 
 Q_INLINE void run_block(const int kind, const int M, const group_tile *p, int nt, const block *b)
 {
     const int step = kind == Q_N5 ? 2 : 4; /* chunks */
-    const uint8_t *a = b->act;
+    const uint8_t *a = b->act, *ask = b->ask;
     const float *d = b->d;
     __m256 f[PANEL_M][2];
     Q_UNROLL
@@ -215,6 +219,8 @@ Q_INLINE void run_block(const int kind, const int M, const group_tile *p, int nt
         f[m][1] = b->first ? _mm256_setzero_ps() : _mm256_loadu_ps(y + 8);
     }
     for (int t = 0; t < nt; t++, p++) {
+        for (int i = 0; i < ASK_LINES && ask < b->ask_end; i++, ask += 64)
+            _mm_prefetch((const char *)ask, _MM_HINT_T1);
         __m256i z[PANEL_M][2];
         Q_UNROLL
         for (int m = 0; m < M; m++) z[m][0] = z[m][1] = _mm256_setzero_si256();
@@ -268,6 +274,7 @@ Q_INLINE void tokens(const int kind, const group_tile *p, int nt, block b, int m
         b.y += (size_t)M * b.ldy;
         b.act += (size_t)(Q_TILE * nt * M);
         b.d += M;
+        if (b.ask < b.ask_end) b.ask += 64 * ASK_LINES * nt;
     }
 }
 
@@ -292,7 +299,10 @@ static void pass(int type, float *y, size_t ldy, const uint8_t *w, int n, const 
             if (g0 == 0) pack_acts(act, x->q + Q_TILE * at, stride, nt, m);
             for (int g = g0; g < g0 + step; g++) {
                 const uint8_t *wg = w + bytes * (size_t)g;
-                unpack(type, p, wg + 64 + tile_at(type, t0), nt, whole);
+                const uint8_t *wt = wg + 64 + tile_at(type, t0);
+                unpack(type, p, wt, nt);
+                b.ask = wt + (whole ? tile_at(type, nt) : bytes);
+                b.ask_end = b.ask + tile_at(type, nt);
                 const int rows = n - 16 * g;
                 b.y = rows < 16 ? p->edge[0] : y + 16 * g;
                 b.ldy = rows < 16 ? 16 : ldy;
