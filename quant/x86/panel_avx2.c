@@ -4,9 +4,7 @@
  * in L1 while the activations of all tokens stream past in blocks of 4; f waits in y between K
  * blocks.  With many tokens K blocks are the outer loop, so the activations of one (768 B a token)
  * stay in L2 for all row groups of the call.  Where those of all k fit there, row groups are the
- * outer loop and the matrix is read strictly forward.  What is unpacked next is asked for beside
- * the products, or else memory would wait for them and they for memory: 16 tokens of the 1.5B took
- * a quarter longer.
+ * outer loop and the matrix is read strictly forward.
  *
  * Activations are copied once per K block into the order in which they are read and made unsigned:
  * a + 128 lies in 1..255, as maddubs wants it, and codes are signed.  Products of 16 k are summed
@@ -30,7 +28,6 @@
 enum {
     PANEL_T = 12,    /* tiles */
     PANEL_M = 4,     /* most tokens of a block */
-    ASK_LINES = 3,   /* per tile and block: 12 tokens ask for all that is unpacked next */
     PANEL_MAX = 256  /* tokens of one pass: their activations (200 KB) and y stay in L2 */
 };
 
@@ -56,7 +53,7 @@ typedef struct block {
     const uint8_t *act;     /* (nt, M, 64) */
     const float *d;         /* of tile 0 */
     size_t stride;          /* tokens in a tile of the activations */
-    const uint8_t *ask, *ask_end; /* weights unpacked next, asked for beside the products */
+    const uint8_t *ask, *ask_end; /* weights that are unpacked next: see ask_next */
 } block;
 
 /* Tokens of the next block when so many are left: eights, the last 9..15 in two. */
@@ -97,27 +94,29 @@ Q_INLINE void unpack_half(const int type, group_tile *o, int half, const int8_t 
                            scale_pairs(s8 + 16 * (wide ? s / 2 : s)));
 }
 
-/* nt tiles of a group from its tile at w, which are in the second level. */
-Q_INLINE void unpack_group(const int type, panel *p, const uint8_t *w, int nt)
+/* nt tiles of a group from its tile at w.  ask: nobody else does. */
+Q_INLINE void unpack_group(const int type, panel *p, const uint8_t *w, int nt, bool ask)
 {
     for (int t = 0; t < nt; t++) {
         const int odd = t % halves_of(type); /* second 64 k of the tile */
         const uint8_t *tile = w + tile_at(type, t), *planes = tile + 64 + plane_bytes(type) * odd;
         const int8_t *s8 = (const int8_t *)tile + 32 * odd;
+        if (ask) ask_tile(type, planes);
         for (int half = 0, nh = opaque(2); half < nh; half++)
             unpack_half(type, &p->at[t], half, s8 + 8 * half, planes + 32 * half);
     }
 }
 
-static void __attribute__((noinline)) unpack(int type, panel *p, const uint8_t *w, int nt)
+static void __attribute__((noinline)) unpack(int type, panel *p, const uint8_t *w, int nt,
+                                             bool ask)
 {
     switch (type) {
-    case Q_L6: unpack_group(Q_L6, p, w, nt); break;
-    case Q_N5: unpack_group(Q_N5, p, w, nt); break;
-    case Q_N4: unpack_group(Q_N4, p, w, nt); break;
-    case Q_N4S: unpack_group(Q_N4S, p, w, nt); break;
-    case Q_P6: unpack_group(Q_P6, p, w, nt); break;
-    default: unpack_group(Q_P5, p, w, nt); break;
+    case Q_L6: unpack_group(Q_L6, p, w, nt, ask); break;
+    case Q_N5: unpack_group(Q_N5, p, w, nt, ask); break;
+    case Q_N4: unpack_group(Q_N4, p, w, nt, ask); break;
+    case Q_N4S: unpack_group(Q_N4S, p, w, nt, ask); break;
+    case Q_P6: unpack_group(Q_P6, p, w, nt, ask); break;
+    default: unpack_group(Q_P5, p, w, nt, ask); break;
     }
 }
 
@@ -219,8 +218,7 @@ Q_INLINE void run_block(const int kind, const int M, const group_tile *p, int nt
         f[m][1] = b->first ? _mm256_setzero_ps() : _mm256_loadu_ps(y + 8);
     }
     for (int t = 0; t < nt; t++, p++) {
-        for (int i = 0; i < ASK_LINES && ask < b->ask_end; i++, ask += 64)
-            _mm_prefetch((const char *)ask, _MM_HINT_T1);
+        ask = ask_next(ask, b->ask_end, 0);
         __m256i z[PANEL_M][2];
         Q_UNROLL
         for (int m = 0; m < M; m++) z[m][0] = z[m][1] = _mm256_setzero_si256();
@@ -274,7 +272,7 @@ Q_INLINE void tokens(const int kind, const group_tile *p, int nt, block b, int m
         b.y += (size_t)M * b.ldy;
         b.act += (size_t)(Q_TILE * nt * M);
         b.d += M;
-        if (b.ask < b.ask_end) b.ask += 64 * ASK_LINES * nt;
+        b.ask = asked(b.ask, b.ask_end, nt);
     }
 }
 
@@ -288,6 +286,7 @@ static void pass(int type, float *y, size_t ldy, const uint8_t *w, int n, const 
     const size_t bytes = q_group_bytes(type, Q_TILE * x->kt), stride = (size_t)x->M;
     const int kt = tiles_of(type, x), ng = (n + 15) / 16;
     const bool whole = kt * m <= PANEL_T * PANEL_MAX; /* the activations of all k fit */
+    const bool few = m < PANEL_MIN; /* pairs: products too short to ask for all beside them */
     const int step = whole ? 1 : ng;
     for (int g0 = 0; g0 < ng; g0 += step) {
         for (int t0 = 0; t0 < kt; t0 += PANEL_T) {
@@ -300,9 +299,9 @@ static void pass(int type, float *y, size_t ldy, const uint8_t *w, int n, const 
             for (int g = g0; g < g0 + step; g++) {
                 const uint8_t *wg = w + bytes * (size_t)g;
                 const uint8_t *wt = wg + 64 + tile_at(type, t0);
-                unpack(type, p, wt, nt);
+                unpack(type, p, wt, nt, few);
                 b.ask = wt + (whole ? tile_at(type, nt) : bytes);
-                b.ask_end = b.ask + tile_at(type, nt);
+                b.ask_end = b.ask + (few ? 0 : tile_at(type, nt));
                 const int rows = n - 16 * g;
                 b.y = rows < 16 ? p->edge[0] : y + 16 * g;
                 b.ldy = rows < 16 ? 16 : ldy;

@@ -62,6 +62,8 @@ typedef struct block {
     size_t stride;          /* tokens in a tile of the activations */
     const int32_t *start;   /* as q, in the panel */
     size_t ld_start;        /* from tile to tile */
+    const uint8_t *ask, *ask_end; /* weights of the next group: see ask_next */
+    size_t gap;             /* from there to those of the one behind it */
 } block;
 
 enum { MAGIC_BITS = 0x4B400000 }; /* of 1.5 * 2^23 */
@@ -267,11 +269,13 @@ Q_INLINE void block_int(const int M, const panel *p, int nt, const block *b)
     const int8_t *q = b->q;
     const int32_t *start = b->start;
     const float *d = b->d;
+    const uint8_t *ask = b->ask;
     __m512 f[PANEL_R][PANEL_M];
     load_f(M, f, b);
     for (int t = 0; t < nt; t++) {
         __m512i z[PANEL_R][PANEL_M], acc[PANEL_R][PANEL_M];
         if (b->cold) prefetch_next(M, q);
+        ask = ask_next(ask, b->ask_end, b->gap);
         Q_UNROLL
         for (int s = 0; s < 4; s++) {
             begin(M, s, 4, acc, start);
@@ -306,12 +310,14 @@ Q_INLINE void block_16(const int M, const panel *p, int nt, const block *b)
     const int8_t *q = b->q;
     const int32_t *start = b->start;
     const float *d = b->d;
+    const uint8_t *ask = b->ask;
     __m512 f[PANEL_R][PANEL_M];
     load_f(M, f, b);
     for (int t = 0; t < nt; t++) {
         __m512 z[2][PANEL_R][PANEL_M];
         __m512i acc[PANEL_R][PANEL_M];
         if (b->cold) prefetch_next(M, q);
+        ask = ask_next(ask, b->ask_end, b->gap);
         Q_UNROLL
         for (int s = 0; s < 4; s++) {
             begin(M, s, 4, acc, start);
@@ -348,12 +354,14 @@ Q_INLINE void block_32(const int M, const panel *p, int nt, const block *b)
     const int8_t *q = b->q;
     const int32_t *start = b->start;
     const float *d = b->d;
+    const uint8_t *ask = b->ask;
     __m512 f[PANEL_R][PANEL_M];
     load_f(M, f, b);
     for (int t = 0; t < nt; t++) {
         __m512 z[PANEL_R][PANEL_M];
         __m512i acc[PANEL_R][PANEL_M];
         if (b->cold) prefetch_next(M, q);
+        ask = ask_next(ask, b->ask_end, b->gap);
         Q_UNROLL
         for (int s = 0; s < 2; s++) {
             begin(M, s, 2, acc, start);
@@ -420,6 +428,7 @@ Q_INLINE void tokens(const int kind, const panel *p, int nt, block b, int m)
         b.q += Q_TILE * (size_t)M;
         b.d += M;
         b.start += of * (size_t)M;
+        b.ask = asked(b.ask, b.ask_end, nt);
     }
 }
 
@@ -442,7 +451,7 @@ static void pass(int type, q_points_avx512 *points, float *y, size_t ldy, const 
         const size_t at = (size_t)t0 * (size_t)x->M + (size_t)m0;
         block b = { .ldy = ldy, .first = t0 == 0, .last = t0 + nt == kt, .q = x->q + Q_TILE * at,
                     .d = x->d + at, .stride = (size_t)x->M, .start = p->start,
-                    .ld_start = (wide ? 2 : 4) * (size_t)m };
+                    .ld_start = (wide ? 2 : 4) * (size_t)m, .gap = bytes };
         make_start(type, p, x, t0, nt, m0, m);
         for (int g = g0; g < end; g += PANEL_R) {
             for (int r = 0; r < PANEL_R; r++) {
@@ -453,6 +462,8 @@ static void pass(int type, q_points_avx512 *points, float *y, size_t ldy, const 
                 b.rows[r] = !there ? 0 : rows >= 16 ? (__mmask16)0xffff : v16_first(rows);
                 unpack(type, points, p, r, wg + 64 + tile_at(type, t0), nt);
             }
+            b.ask = w + bytes * (size_t)(g + PANEL_R) + 64 + tile_at(type, t0);
+            b.ask_end = b.ask + (has_pairs(type) ? 0 : tile_at(type, nt)); /* these asked */
             b.y = y + 16 * g;
             b.cold = g == 0;
             if (!float_scales(type)) tokens_int(p, nt, b, m);

@@ -39,6 +39,7 @@ typedef struct block {
     size_t stride;          /* tokens in a tile of the activations */
     const int32_t *start;   /* as q, in the panel */
     size_t ld_start;        /* from tile to tile */
+    const uint8_t *ask, *ask_end; /* weights that are unpacked next: see ask_next */
 } block;
 
 /* One coordinate of the points numbered at[0], 0..63; at[i] is 16 i less.  t: tables of 16 as in
@@ -106,29 +107,30 @@ Q_INLINE void unpack_half(const int type, half_tile *o, const int8_t *s8, const 
     }
 }
 
-/* nt tiles of a group from its tile at w. */
-Q_INLINE void unpack_group(const int type, panel *p, const uint8_t *w, int nt)
+/* nt tiles of a group from its tile at w.  ask: nobody else does. */
+Q_INLINE void unpack_group(const int type, panel *p, const uint8_t *w, int nt, bool ask)
 {
     for (int t = 0; t < nt; t++) {
         const int odd = t % halves_of(type); /* second 64 k of the tile */
         const uint8_t *tile = w + tile_at(type, t), *planes = tile + 64 + plane_bytes(type) * odd;
         const int8_t *s8 = (const int8_t *)tile + 32 * odd;
-        if (has_pairs(type)) ask_tile(type, planes);
+        if (ask) ask_tile(type, planes);
         for (int half = 0, nh = opaque(2); half < nh; half++)
             unpack_half(type, &p->at[half][t], s8 + 8 * half, planes + 32 * half);
     }
 }
 
-static void __attribute__((noinline)) unpack(int type, panel *p, const uint8_t *w, int nt)
+static void __attribute__((noinline)) unpack(int type, panel *p, const uint8_t *w, int nt,
+                                             bool ask)
 {
     switch (type) {
-    case Q_L8: unpack_group(Q_L8, p, w, nt); break;
-    case Q_L6: unpack_group(Q_L6, p, w, nt); break;
-    case Q_N5: unpack_group(Q_N5, p, w, nt); break;
-    case Q_N4: unpack_group(Q_N4, p, w, nt); break;
-    case Q_N4S: unpack_group(Q_N4S, p, w, nt); break;
-    case Q_P6: unpack_group(Q_P6, p, w, nt); break;
-    default: unpack_group(Q_P5, p, w, nt); break;
+    case Q_L8: unpack_group(Q_L8, p, w, nt, ask); break;
+    case Q_L6: unpack_group(Q_L6, p, w, nt, ask); break;
+    case Q_N5: unpack_group(Q_N5, p, w, nt, ask); break;
+    case Q_N4: unpack_group(Q_N4, p, w, nt, ask); break;
+    case Q_N4S: unpack_group(Q_N4S, p, w, nt, ask); break;
+    case Q_P6: unpack_group(Q_P6, p, w, nt, ask); break;
+    default: unpack_group(Q_P5, p, w, nt, ask); break;
     }
 }
 
@@ -138,6 +140,7 @@ Q_INLINE void run_block(const int kind, const int M, const half_tile *p, int nt,
     const int8_t *q = b->q;
     const int32_t *start = b->start;
     const float *d = b->d;
+    const uint8_t *ask = b->ask;
     const __m256i rows = v8_first(b->rows);
     __m256 f[BLOCK_M]; /* in memory: the sums need the registers */
     Q_UNROLL
@@ -146,6 +149,7 @@ Q_INLINE void run_block(const int kind, const int M, const half_tile *p, int nt,
     for (int t = 0; t < nt; t++) {
         const tile_src src = { p + t, NULL, NULL, NULL };
         __m256 v[BLOCK_M];
+        ask = ask_next(ask, b->ask_end, 0);
         tile_f8(kind, true, M, v, &src, q, start);
         Q_UNROLL
         for (int m = 0; m < M; m++) f[m] = _mm256_fmadd_ps(_mm256_set1_ps(d[m]), v[m], f[m]);
@@ -175,6 +179,7 @@ Q_INLINE void tokens(const int kind, const half_tile *p, int nt, block b, int m)
         b.q += Q_TILE * (size_t)M;
         b.d += M;
         b.start += 4 * (size_t)M;
+        b.ask = asked(b.ask, b.ask_end, nt);
     }
 }
 
@@ -191,6 +196,7 @@ static void pass(int type, float *y, size_t ldy, const uint8_t *w, int n, const 
 {
     const size_t bytes = q_group_bytes(type, Q_TILE * x->kt);
     const int kt = tiles_of(type, x);
+    const bool few = m < PANEL_MIN; /* pairs: products too short to ask for all beside them */
     for (int t0 = 0; t0 < kt; t0 += PANEL_T) {
         const int nt = kt - t0 < PANEL_T ? kt - t0 : PANEL_T;
         const size_t at = (size_t)t0 * (size_t)x->M + (size_t)m0;
@@ -203,8 +209,10 @@ static void pass(int type, float *y, size_t ldy, const uint8_t *w, int n, const 
                 make_start(type, p->start + 4 * (t * m + j), nsum + 4 * j);
         }
         for (int g = g0; g < g0 + ng; g++) {
-            const uint8_t *wg = w + bytes * (size_t)g;
-            unpack(type, p, wg + 64 + tile_at(type, t0), nt);
+            const uint8_t *wg = w + bytes * (size_t)g, *wt = wg + 64 + tile_at(type, t0);
+            unpack(type, p, wt, nt, few);
+            b.ask = wt + bytes;
+            b.ask_end = b.ask + (few ? 0 : tile_at(type, nt));
             for (int half = 0; half < 2 && 16 * g + 8 * half < n; half++) {
                 b.y = y + 16 * g + 8 * half;
                 b.row_scale = (const float *)wg + 8 * half;
@@ -212,6 +220,7 @@ static void pass(int type, float *y, size_t ldy, const uint8_t *w, int n, const 
                 if (!float_scales(type)) tokens_n5(p->at[half], nt, b, m);
                 else if (halves_of(type) == 2) tokens_n4s(p->at[half], nt, b, m);
                 else tokens_n4(p->at[half], nt, b, m);
+                b.ask = b.ask_end; /* the first half did */
             }
         }
     }
