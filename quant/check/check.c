@@ -5,6 +5,7 @@
 #include "quant/check/check.h"
 
 #include "quant/check/qc.h"
+#include "quant/roof.h"
 #include "quant/scalar.h"
 
 #include <stdarg.h>
@@ -24,9 +25,10 @@
 #endif
 
 enum {
-    ARENA = 64 << 20, /* bytes of all buffers of a case; the largest is a bench of f32 weights */
-    GUARD = 64,       /* bytes of noise before and behind every output */
-    POISON = 64       /* at least so many bytes behind every buffer belong to nobody */
+    ARENA = 64 << 20,   /* bytes of all buffers of a case; the largest is a bench of f32 weights */
+    GUARD = 64,         /* bytes of noise before and behind every output */
+    POISON = 64,        /* at least so many bytes behind every buffer belong to nobody */
+    MANY_BYTES = 1 << 18 /* of a call: from there on reading may be what limits it */
 };
 
 static const struct {
@@ -293,6 +295,7 @@ bool qc_bench(qc *c, int rate, double bytes, double macs)
     c->rate = rate;
     c->bytes = bytes;
     c->macs = macs;
+    c->int8 = false;
     return true;
 }
 
@@ -368,6 +371,48 @@ static bool again(qc *c)
     return c->best > 1e29 || c->spent < 0.04;
 }
 
+/* GB/s of the level's reading loop over as many bytes as the kernel's, again and again as there, so
+ * from the same cache or memory; 0: no memory for them. */
+static double read_limit(const qc *c, const q_roof *r)
+{
+    const size_t n = (size_t)c->bytes / 512 * 512;
+    uint8_t *mem = malloc(n + 64);
+    if (!mem) return 0;
+    memset(mem, 1, n + 64);
+    volatile uint32_t sink = 0;
+    double best = 1e30;
+    for (int i = 0; i < 20; i++) {
+        const double t = now();
+        sink ^= r->read(mem + (64 - (uintptr_t)mem % 64) % 64, n);
+        const double s = now() - t;
+        if (s > 0 && s < best) best = s;
+    }
+    free(mem);
+    return 1e-9 * (double)n / best;
+}
+
+static double int8_limit(const q_roof *r)
+{
+    uint32_t sink = 1;
+    double best = 0;
+    for (int i = 0; i < 10; i++) {
+        const double t = now();
+        const double macs = (double)r->int8(20000, &sink), s = now() - t;
+        if (s > 0 && macs / s > best) best = macs / s;
+    }
+    return 1e-9 * best;
+}
+
+/* The limits right behind the kernel they belong to: those of shared machines wander. */
+static void measure_limits(const qc *c, qc_level *l)
+{
+    if (l == &c->level[0]) return; /* the reference strives for none */
+    q_roof r;
+    q_roof_make(&r, l->kern.level);
+    if (c->bytes >= MANY_BYTES) l->read[c->rate] = read_limit(c, &r);
+    if (c->int8 && c->macs > 0) l->int8[c->rate] = int8_limit(&r);
+}
+
 const q_kern *qc_next(qc *c)
 {
     qc_level *l = &c->level[c->at];
@@ -375,6 +420,7 @@ const q_kern *qc_next(qc *c)
         if (again(c)) return &l->kern;
         l->gb[c->rate] = 1e-9 * c->bytes / c->best;
         l->gmac[c->rate] = 1e-9 * c->macs / c->best;
+        measure_limits(c, l);
     } else if (c->at == 0) {
         for (int i = 0; i < c->n_out; i++) memcpy(c->out[i].want, c->out[i].p, c->out[i].n);
     } else {
@@ -390,19 +436,26 @@ const q_kern *qc_next(qc *c)
 
 /* ---- the run ---- */
 
+static int put_rate(char *to, size_t room, double rate, const char *unit, double limit,
+                    const char *of)
+{
+    if (rate <= 0) return 0;
+    if (limit <= 0) return snprintf(to, room, "  %.1f %s", rate, unit);
+    return snprintf(to, room, "  %.1f %s (%.0f %% of %s)", rate, unit, 100 * rate / limit, of);
+}
+
 static void report(qc *c, const qc_level *l)
 {
     if (!c->say) return;
-    char line[200];
+    char line[250];
     int n = snprintf(line, sizeof line, "%-12s %-11s ", c->op, l->kern.level);
     if (l == &c->level[0]) n += snprintf(line + n, sizeof line - (size_t)n, "reference");
     else if (l->failed)
         n += snprintf(line + n, sizeof line - (size_t)n, "%d of %d FAILED", l->failed, l->cases);
     else n += snprintf(line + n, sizeof line - (size_t)n, "%d equal", l->cases);
     for (int i = 0; i < QC_RATES; i++) {
-        if (l->gb[i] > 0) n += snprintf(line + n, sizeof line - (size_t)n, "  %.1f GB/s", l->gb[i]);
-        if (l->gmac[i] > 0)
-            n += snprintf(line + n, sizeof line - (size_t)n, "  %.1f GMAC/s", l->gmac[i]);
+        n += put_rate(line + n, sizeof line - (size_t)n, l->gb[i], "GB/s", l->read[i], "read");
+        n += put_rate(line + n, sizeof line - (size_t)n, l->gmac[i], "GMAC/s", l->int8[i], "int8");
     }
     c->say(c->ctx, line);
 }
@@ -437,7 +490,7 @@ static void run_op(qc *c, int i)
         l->run = true; /* a kernel inherited from a lower level has been checked there */
         for (int b = 0; b < a; b++)
             if (same_kernel(l, &c->level[b], checks[i].slot)) l->run = false;
-        for (int r = 0; r < QC_RATES; r++) l->gb[r] = l->gmac[r] = 0;
+        for (int r = 0; r < QC_RATES; r++) l->gb[r] = l->gmac[r] = l->read[r] = l->int8[r] = 0;
     }
     checks[i].run(c);
     for (int a = 0; a < c->n_level; a++)

@@ -8,7 +8,7 @@ typedef struct q_check_opts {
     const char *op;        /* substring of an op name, or NULL for all */
     const char *level;     /* one level, or NULL for all that work here */
     uint64_t seed;         /* printed with every failure */
-    bool bench;            /* also time each kernel */
+    bool bench;            /* also time each kernel, on one core, beside its limits (roof.h) */
     void (*say)(void *ctx, const char *line);  /* one line per op and level */
     void *ctx;
 } q_check_opts;

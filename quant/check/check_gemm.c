@@ -51,6 +51,7 @@ static void bench_a8(qc *c, int type, int n, int k, int m)
 {
     const size_t bytes = q_matrix_bytes(type, (uint64_t)n, k);
     if (!bench(c, bytes, (double)n * k * m, m)) return;
+    c->int8 = true;
     void *w = qc_mem(c, bytes), *tmp = qc_tmp(c);
     float *y = qc_mem(c, (size_t)n * (size_t)m * sizeof *y);
     q_acts x;

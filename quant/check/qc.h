@@ -23,6 +23,7 @@ typedef struct qc_level {
     bool run;                   /* this op's kernel differs from the levels before */
     int cases, failed;          /* of this op */
     double gb[QC_RATES], gmac[QC_RATES]; /* bench: best rate per second, 0 = not measured */
+    double read[QC_RATES], int8[QC_RATES]; /* limits of one core beside them; 0 = says nothing */
 } qc_level;
 
 typedef struct qc_outbuf {
@@ -47,6 +48,7 @@ typedef struct qc {
     int rate;                   /* index of the rate that is measured */
     int round, batch;           /* calls done and wanted between two looks at the clock */
     double bytes, macs;         /* work of one call */
+    bool int8;                  /* macs are of bytes by bytes: the level's int8 loop limits them */
     double t0, best, spent;     /* seconds; best: of one call */
     void (*say)(void *ctx, const char *line);
     void *ctx;
