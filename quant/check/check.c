@@ -25,9 +25,9 @@
 #endif
 
 enum {
-    ARENA = 64 << 20,   /* bytes of all buffers of a case; the largest is a bench of f32 weights */
-    GUARD = 64,         /* bytes of noise before and behind every output */
-    POISON = 64,        /* at least so many bytes behind every buffer belong to nobody */
+    ARENA = 64 << 20,    /* bytes of all buffers of a case; the largest is a bench of f32 weights */
+    GUARD = 64,          /* bytes of noise before and behind every output */
+    POISON = 64,         /* at least so many bytes behind every buffer belong to nobody */
     MANY_BYTES = 1 << 18 /* of a call: from there on reading may be what limits it */
 };
 

@@ -60,8 +60,8 @@ Q_INLINE void ask_tile(const int type, const uint8_t *planes)
 /* Asks for some of the weights from `at` to `end`, which a panel unpacks next, and for as many
  * behind the gap if there is one; gives where to go on.  Done beside the products, tile by tile:
  * when only unpacking asked, memory waited for the products and they for memory, and 16 tokens of
- * the 1.5B took a quarter longer (AVX2, Zen 3).  Three lines per block of 4 tokens are all that is
- * unpacked next from 12 tokens on. */
+ * the 1.5B took a quarter longer (AVX2, Zen 3).  A tile of 4.5 bits is nine lines, and each block
+ * of tokens passes it once: with three a time, three blocks of 4 tokens have asked for all. */
 enum { ASK_LINES = 3 };
 Q_INLINE const uint8_t *ask_next(const uint8_t *at, const uint8_t *end, size_t gap)
 {
