@@ -137,11 +137,14 @@ float q_f8e4m3_to_f32(uint8_t b); /* OCP E4M3 "fn": no infinity, NaN = 0x7f, 0xf
  * its groups are q_group_bytes(type, 64 * kt) apart.  When kt is odd there is memory for one tile
  * more, zeroed by q_acts_init and written by nobody: types with tiles of 128 k may multiply it.
  *   nsum is minus the sum of each 16 codes: u8-weight ISAs start their accumulators from it
- *   (shifted by the format's offset).  All tables write all planes, so tables may be mixed. */
+ *   (shifted by the format's offset).  All tables write all planes, so tables may be mixed.
+ *   u is a second copy of q as one table's products of many tokens read it (q_order_fn): where it
+ *   is NULL each call makes a copy of what it needs, so a matrix cut into jobs makes it often. */
 typedef struct q_acts {
     int8_t *q;      /* (kt, M, 64), 64-aligned */
     float *d;       /* (kt, M) */
     int32_t *nsum;  /* (kt, M, 4) */
+    uint8_t *u;     /* q_order_bytes, 64-aligned, or NULL, as q_acts_init leaves it */
     int M;          /* tokens: the stride */
     int kt;         /* ceil(k / 64) */
 } q_acts;
@@ -156,6 +159,12 @@ void q_acts_init(q_acts *a, void *mem, int M, int k); /* mem 64-aligned; kt tile
  * Per tile: m = max abs; m < 2^-100 -> d = 0, q = 0; else inv = 127 / m, q = rne(x * inv),
  * d = m / 127. */
 typedef int q_quant_a64_fn(q_acts *a, int m, int t0, int nt, const float *x, int n);
+
+/* Copies tiles t0 .. t0+nt-1 of tokens m0 .. m0+m-1 from x->q to x->u; products of tokens want all
+ * tiles of theirs there.  Pays when the input of a matrix has Q_ORDER tokens or more. */
+enum { Q_ORDER = 12 };
+typedef void q_order_fn(const q_acts *x, int m0, int m, int t0, int nt);
+size_t q_order_bytes(int M, int k);
 
 /* Two-byte quantisation of one query head: token 2m of *a gets hi with d = 254 * d, token 2m+1 gets
  * lo with d.  Per 64: m as above, < 2^-100 -> 0; inv = 32384 / m, q = rne(x * inv), d = m / 32384;
@@ -326,6 +335,7 @@ typedef enum q_cpu_bits {
 struct q_kern { /* one complete table; plain data, copyable */
     uint32_t cpu;       /* features this table may use */
     const char *level;  /* "ref", "avx2", ... */
+    q_order_fn *order;  /* NULL: no product of this table reads u.  Private to it: not mixed */
     float smmla;        /* speed of i8mm over dotprod as measured by q_kern_make, 0: not measured */
 #define Q_OP(name) q_##name##_fn *name;
 #include "quant/ops.def"

@@ -109,6 +109,7 @@ void q_acts_init(q_acts *a, void *mem, int M, int k)
     a->q = (int8_t *)p;
     a->d = (float *)(void *)(p + cells * Q_TILE);
     a->nsum = (int32_t *)(void *)(p + cells * Q_TILE + up64(cells * sizeof(float)));
+    a->u = NULL;
     a->M = M;
     a->kt = k > 0 ? (k - 1) / Q_TILE + 1 : 0;
     if (a->kt % 2) {
@@ -118,6 +119,9 @@ void q_acts_init(q_acts *a, void *mem, int M, int k)
         memset(a->nsum + 4 * at, 0, (size_t)M * 4 * sizeof *a->nsum);
     }
 }
+
+/* Of whole blocks of 4 tokens. */
+size_t q_order_bytes(int M, int k) { return padded_tiles(k) * (((size_t)M + 3) / 4 * 4) * Q_TILE; }
 
 /* ---- the KV block ---- */
 

@@ -119,6 +119,7 @@ static vq_status set_up(vq_engine *eng, const vq_engine_opts *o, vq_err *e)
         .max_sessions = o->max_sessions > 0 ? o->max_sessions : 1,
         .max_draft = o->max_draft > 0 ? o->max_draft : 0,
         .mtp = o->max_draft > 0 && eng->model.n_mtp > 0,
+        .order = eng->kern.order != NULL,
         .expert_bytes = eng->model.cfg->n_expert ? o->experts_ram : 0,
         .ctx = o->ctx, .kv_type = cache_type(o, &eng->model), .available = vq_mem_available(),
     };

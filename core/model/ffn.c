@@ -29,6 +29,7 @@ void vq_inner_tile(vq_fw *fw, int thread, int layer, const vq_inner *p, int tile
             memset(f + valid, 0, (size_t)(Q_TILE - valid) * sizeof *f);
         }
     }
+    if (codes) vq_in_order(fw, p->out, out0, m, tile, 1);
 }
 
 void vq_ffn_dense(vq_fw *fw, int layer, int thread)

@@ -30,6 +30,7 @@ typedef struct vq_plan {    /* memory, decided before the first token */
     int threads, max_sessions, n_block;
     int max_draft;          /* rows of drafts of a session in one pass, 0: it cannot draft */
     bool mtp;               /* the draft head may run */
+    bool order;             /* the kernels order inputs (q_acts.u) */
     uint64_t expert_bytes;  /* of a cache of routed experts; 0: they are mapped as all else */
     int rows_wanted, max_rows; /* of one pass; not more than all contexts together have positions */
     uint32_t ctx;           /* positions per sequence */
@@ -41,7 +42,7 @@ typedef struct vq_plan {    /* memory, decided before the first token */
 
 typedef struct vq_plan_want {
     int threads, max_rows, max_sessions, max_draft;
-    bool mtp;
+    bool mtp, order;
     uint64_t expert_bytes;  /* a cache of so much at most; 0: the plan's choice, see vq_plan_make */
     uint32_t ctx;           /* 0: choose */
     q_kv kv_type;

@@ -10,7 +10,14 @@
 
 void vq_in_start(vq_in *in, int n)
 {
-    if (in->mem) q_acts_init(&in->a, in->mem, n, in->k);
+    if (!in->mem) return;
+    q_acts_init(&in->a, in->mem, n, in->k);
+    if (n >= Q_ORDER) in->a.u = in->ordered;
+}
+
+void vq_in_order(const vq_fw *fw, const vq_in *in, int m0, int m, int t0, int nt)
+{
+    if (in->a.u) fw->k->order(&in->a, m0, m, t0, nt);
 }
 
 int vq_in_put(const vq_fw *fw, vq_in *in, int forms, int m, const float *x)
@@ -20,7 +27,10 @@ int vq_in_put(const vq_fw *fw, vq_in *in, int forms, int m, const float *x)
         if (f != x) memcpy(f, x, (size_t)in->k * sizeof *f);
         memset(f + in->k, 0, (in->ldf - (size_t)in->k) * sizeof *f);
     }
-    return forms & VQ_FORM_Q ? fw->k->quant_a64(&in->a, m, 0, in->a.kt, x, in->k) : 0;
+    if (!(forms & VQ_FORM_Q)) return 0;
+    const int bad = fw->k->quant_a64(&in->a, m, 0, in->a.kt, x, in->k);
+    vq_in_order(fw, in, m, 1, 0, in->a.kt);
+    return bad;
 }
 
 void vq_in_copy(const vq_in *to, int j, const vq_in *from, int m)

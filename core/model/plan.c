@@ -38,6 +38,14 @@ static void cut_in(carver *c, vq_in *in, int forms, int rows, int k)
     in->ldf = round_up((size_t)k, Q_TILE);
     in->mem = forms & VQ_FORM_Q ? cut(c, q_acts_bytes(rows, k)) : NULL;
     in->f = forms & VQ_FORM_F ? cut_f(c, (size_t)rows * in->ldf) : NULL;
+    in->ordered = NULL;
+}
+
+/* One that a matrix reads in several jobs, up to `rows` rows. */
+static void cut_shared(carver *c, const vq_fw *fw, vq_in *in, int forms, int rows, int k)
+{
+    cut_in(c, in, forms, rows, k);
+    if (fw->plan.order && forms & VQ_FORM_Q) in->ordered = cut(c, q_order_bytes(rows, k));
 }
 
 static void cut_thread(carver *c, const vq_fw *fw, vq_thread *t)
@@ -72,7 +80,7 @@ static void cut_latents(carver *c, vq_fw *fw)
     const vq_model *m = fw->m;
     const int rows = fw->plan.max_rows;
     fw->lat = cut_f(c, (size_t)rows * fw->ld_lat);
-    if (m->cfg->q_lora) cut_in(c, &fw->in_q, fw->forms_q, rows, (int)m->cfg->q_lora);
+    if (m->cfg->q_lora) cut_shared(c, fw, &fw->in_q, fw->forms_q, rows, (int)m->cfg->q_lora);
     cut_in(c, &fw->in_u, fw->forms_u, rows * m->n_head, m->lora);
 }
 
@@ -96,7 +104,7 @@ static void cut_experts(carver *c, vq_fw *fw)
     p->active = cut(c, experts * sizeof *p->active);
     p->job0 = cut(c, experts * sizeof *p->job0);
     cut_in(c, &fw->in_e, fw->forms_e, entries, fw->m->hidden);
-    if (shared) cut_in(c, &fw->in_ds, fw->forms_shared, rows, shared);
+    if (shared) cut_shared(c, fw, &fw->in_ds, fw->forms_shared, rows, shared);
     cut_in(c, &fw->in_de, fw->forms_expert, entries, inter);
 }
 
@@ -113,9 +121,9 @@ static size_t carve(vq_fw *fw)
     fw->rb = cut(&c, rows * sizeof *fw->rb);
     fw->x = cut_f(&c, rows * fw->ldx);
     fw->cs = cut_f(&c, rows * m->cfg->rope_dim);
-    cut_in(&c, &fw->in_h, fw->forms_h, max_rows, m->hidden);
-    cut_in(&c, &fw->in_o, VQ_FORM_Q | VQ_FORM_F, max_rows, m->n_head * m->od);
-    cut_in(&c, &fw->in_d, fw->forms_down, max_rows, m->inter);
+    cut_shared(&c, fw, &fw->in_h, fw->forms_h, max_rows, m->hidden);
+    cut_shared(&c, fw, &fw->in_o, VQ_FORM_Q | VQ_FORM_F, max_rows, m->n_head * m->od);
+    cut_shared(&c, fw, &fw->in_d, fw->forms_down, max_rows, m->inter);
     if (m->lora) cut_latents(&c, fw);
     if (m->cfg->n_expert) cut_experts(&c, fw);
     if (fw->plan.mtp) {
@@ -327,7 +335,7 @@ static vq_status refuse(const vq_plan *p, const vq_model *m, size_t block_bytes,
 vq_status vq_plan_make(vq_plan *p, const vq_model *m, const vq_plan_want *w, vq_err *e)
 {
     const uint32_t limit = m->cfg->ctx;
-    *p = (vq_plan){ .threads = w->threads,
+    *p = (vq_plan){ .threads = w->threads, .order = w->order,
                     .rows_wanted = w->max_rows,
                     .max_sessions = w->max_sessions,
                     .max_draft = w->max_draft,

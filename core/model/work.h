@@ -24,6 +24,7 @@ enum {
 typedef struct vq_in {
     q_acts a;           /* A64 codes */
     void *mem;          /* of a */
+    uint8_t *ordered;   /* of a.u when it has one; NULL: never */
     float *f; /* (M, ldf) f32, zeros from k to a multiple of 64; NULL when no reader is float */
     size_t ldf;
     int k;
@@ -148,6 +149,8 @@ static inline bool vq_is_bad(const vq_fw *fw, int row)
 
 /* linear.c */
 void vq_in_start(vq_in *in, int n);
+/* Tiles t0 .. of rows m0 .. of *in are complete: copied where many-row products read them. */
+void vq_in_order(const vq_fw *fw, const vq_in *in, int m0, int m, int t0, int nt);
 /* Row m of *in = x[0..k), in these forms; nonzero when not finite (the row is then zeros). */
 int vq_in_put(const vq_fw *fw, vq_in *in, int forms, int m, const float *x);
 /* RMSNorm of all rows of x as a matrix input, ready for this thread when it returns. */

@@ -10,17 +10,26 @@ static const int rows[] = { 1, 3, 16, 17, 61 };
 static const int widths[] = { 64, 128, 192, 320, 704, 1536 };
 enum { N_TOKENS = 13, N_ROWS = 5, N_WIDTHS = 6 };
 
-static void one_a8(qc *c, int type, int n, int k, int m, int m0, int wfill, int afill)
+static void one_a8(qc *c, int type, int n, int k, int m, int m0, int wfill, int afill, bool ordered)
 {
-    qc_case(c, "n=%d k=%d m=%d m0=%d w=%s a=%s", n, k, m, m0, qc_wfill_name[wfill],
-            qc_afill_name[afill]);
+    qc_case(c, "n=%d k=%d m=%d m0=%d w=%s a=%s%s", n, k, m, m0, qc_wfill_name[wfill],
+            qc_afill_name[afill], ordered ? " ordered" : "");
     const size_t ldy = (size_t)n + 3, bytes = q_matrix_bytes(type, (uint64_t)n, k);
     void *w = qc_mem(c, bytes), *tmp = qc_tmp(c);
     float *y = qc_out(c, (size_t)m * ldy * sizeof *y);
     q_acts x;
     qc_weights(c, type, w, n, k, wfill, false);
     qc_acts(c, &x, m0 + m + m0, k, afill);
-    QC_EACH(c, t) q_gemm_for(t, type).a8(y, ldy, w, n, &x, m0, m, tmp);
+    uint8_t *u = ordered ? qc_mem(c, q_order_bytes(x.M, k)) : NULL;
+    const int most = 1 + qc_below(c, x.M), tiles = 1 + qc_below(c, x.kt);
+    QC_EACH(c, t) {
+        x.u = t->order ? u : NULL;
+        for (int i = 0; x.u && i < x.M; i += most)
+            for (int j = 0; j < x.kt; j += tiles)
+                t->order(&x, i, x.M - i < most ? x.M - i : most, j,
+                         x.kt - j < tiles ? x.kt - j : tiles);
+        q_gemm_for(t, type).a8(y, ldy, w, n, &x, m0, m, tmp);
+    }
 }
 
 /* The fills take turns over the shapes, at different periods, so that pairs meet many shapes. */
@@ -31,13 +40,16 @@ static void gemm_a8(qc *c, int type)
         for (int j = 0; j < N_ROWS; j++)
             for (int l = 0; l < N_TOKENS; l++, turn++)
                 one_a8(c, type, rows[j], widths[i], tokens[l], turn % 3, turn % QC_W_FILLS,
-                       turn / 3 % QC_A_FILLS);
+                       turn / 3 % QC_A_FILLS, turn % 2);
     for (int w = 0; w < QC_W_FILLS; w++)
         for (int a = 0; a < QC_A_FILLS; a++) {
-            one_a8(c, type, 17, 256, 5, 1, w, a);
-            one_a8(c, type, 17, 256, 29, 1, w, a); /* panels of every level */
+            one_a8(c, type, 17, 256, 5, 1, w, a, false);
+            one_a8(c, type, 17, 256, 29, 4 * (a % 2), w, a, w % 2); /* panels of every level */
         }
-    one_a8(c, type, 33, 192, 270, 1, QC_W_RANDOM, QC_A_RANDOM); /* panels take 256 tokens at once */
+    for (int i = 0; i < 4; i++) { /* panels take 256 tokens at once; an odd last tile */
+        one_a8(c, type, 33, 192, 270, 1 + i, QC_W_RANDOM, QC_A_RANDOM, i % 2);
+        one_a8(c, type, 17, 1600, 29, 4 + i / 2, QC_W_RANDOM, QC_A_RANDOM, i % 2);
+    }
 }
 
 /* One token: how fast weights stream, rate 0.  Many: how fast products are made, rate 1. */

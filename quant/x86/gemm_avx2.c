@@ -168,6 +168,11 @@ static void gemm_p5_avx2(float *y, size_t ldy, const void *w, int n, const q_act
     q_panel_avx2(Q_P5, y, ldy, w, n, x, m0, m, tmp);
 }
 
+static void order_avx2(const q_acts *x, int m0, int m, int t0, int nt)
+{
+    q_panel_order_avx2(x, m0, m, t0, nt);
+}
+
 /* ---- float weights ---- */
 
 /* Eight halves of 16 bits, one per dword in order, as floats. */
@@ -290,6 +295,7 @@ static void gemm_bf16_avx2(float *y, size_t ldy, const void *w, int n, int k, co
 
 bool q_fill_gemm_avx2(q_kern *t)
 {
+    t->order = order_avx2;
     t->gemm_l8 = gemm_l8_avx2;
     t->gemm_l6 = gemm_l6_avx2;
     t->gemm_n5 = gemm_n5_avx2;

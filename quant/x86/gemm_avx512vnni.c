@@ -249,6 +249,7 @@ static void gemm_bf16_avx512vnni(float *y, size_t ldy, const void *w, int n, int
 
 bool q_fill_gemm_avx512vnni(q_kern *t)
 {
+    t->order = NULL; /* panels read q */
     t->gemm_l8 = gemm_l8_avx512vnni;
     t->gemm_l6 = gemm_l6_avx512vnni;
     t->gemm_n5 = gemm_n5_avx512vnni;

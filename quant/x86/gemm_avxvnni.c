@@ -134,6 +134,7 @@ static void gemm_p5_avxvnni(float *y, size_t ldy, const void *w, int n, const q_
 
 bool q_fill_gemm_avxvnni(q_kern *t)
 {
+    t->order = NULL; /* panels read q */
     t->gemm_l8 = gemm_l8_avxvnni;
     t->gemm_l6 = gemm_l6_avxvnni;
     t->gemm_n5 = gemm_n5_avxvnni;

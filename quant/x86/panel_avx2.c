@@ -6,8 +6,9 @@
  * stay in L2 for all row groups of the call.  Where those of all k fit there, row groups are the
  * outer loop and the matrix is read strictly forward.
  *
- * Activations are copied once per K block into the order in which they are read and made unsigned:
- * a + 128 lies in 1..255, as maddubs wants it, and codes are signed.  Products of 16 k are summed
+ * Activations are read from a copy in the order in which this happens (q_acts.u, or one that a call
+ * makes for itself, once per K block), and in it they are unsigned: a + 128 lies in 1..255, as
+ * maddubs wants it, and codes are signed.  Products of 16 k are summed
  * in 16 bits modulo 2^16, from a start of -128 * sum of codes.  What they add up to, the sum of
  * code * a, is at most 8 * 32 * 127 = 32512 per lane, so it is exact whatever wrapped on the way
  * (one maddubs cannot saturate: 2 * 32 * 255).  Per 16 k, 16 rows and token: four loads of
@@ -39,7 +40,7 @@ typedef struct group_tile { /* 16 rows x 64 k, by halves of 8 rows */
 
 typedef struct panel {
     group_tile at[PANEL_T];
-    uint8_t act[PANEL_T * PANEL_MAX * Q_TILE]; /* + 128, block after block (12, M, 64) */
+    uint8_t act[PANEL_T * PANEL_MAX * Q_TILE]; /* + 128, of what is not ordered yet */
     float edge[PANEL_MAX][16]; /* y of the last rows where not all exist */
 } panel;
 static_assert(sizeof(panel) <= Q_TMP, "the panel must fit the scratch of a gemm");
@@ -50,13 +51,13 @@ typedef struct block {
     size_t ldy;
     const float *row_scale; /* of these rows */
     bool first, last;       /* K block of the row */
-    const uint8_t *act;     /* (nt, M, 64) */
+    const uint8_t *act;     /* (tiles, 4, 64) of 4 tokens */
+    size_t act_step;        /* bytes to those of the next 4 */
     const float *d;         /* of tile 0 */
     size_t stride;          /* tokens in a tile of the activations */
     const uint8_t *ask, *ask_end; /* weights that are unpacked next: see ask_next */
 } block;
 
-/* Tokens of the next block when so many are left: eights, the last 9..15 in two. */
 Q_INLINE int block_of(int left) { return left < PANEL_M ? left : PANEL_M; }
 
 /* Rows 8 * half on.  s8, p: sub-scales and planes of these 64 k at these rows. */
@@ -120,19 +121,52 @@ static void __attribute__((noinline)) unpack(int type, panel *p, const uint8_t *
     }
 }
 
-/* nt tiles of m tokens from those at q, `stride` tokens in a tile.  Tile after tile: what is read
- * then lies in a row, and is on its way before it is asked for. */
-static void pack_acts(uint8_t *act, const int8_t *q, size_t stride, int nt, int m)
+/* The order in which activations are read: K blocks of 12 tiles, in each blocks of 4 tokens, in
+ * each (tiles, 4, 64).  Tiles are counted up to an even number, as types with tiles of 128 want. */
+Q_INLINE int even_tiles(const q_acts *x) { return (x->kt + 1) / 2 * 2; }
+
+/* Tiles of the K block from t0. */
+Q_INLINE int order_tiles(const q_acts *x, int t0)
+{
+    const int left = even_tiles(x) - t0;
+    return left < PANEL_T ? left : PANEL_T;
+}
+
+/* nt tiles, all of one K block, from tile t of the input, of m tokens from m0 to the block of 4
+ * tokens at `to`, `step` bytes a block; m0 is the j-th of it.  Tile after tile: what is read then
+ * lies in a row, and is on its way before it is asked for. */
+static void order_block(uint8_t *to, size_t step, int j, const q_acts *x, int t, int nt, int m0,
+                        int m)
 {
     const __m256i high = _mm256_set1_epi8(-128);
-    for (int t = 0; t < nt; t++, q += Q_TILE * stride) {
-        const __m256i *from = (const __m256i *)q;
-        for (int j = 0, M; j < m; j += M) {
-            M = block_of(m - j);
-            __m256i *to = (__m256i *)(act + Q_TILE * (size_t)(nt * j + t * M));
-            for (int i = 0; i < 2 * M; i++)
-                _mm256_store_si256(to + i, _mm256_xor_si256(high, _mm256_load_si256(from++)));
+    for (int i = 0; i < nt; i++, to += Q_TILE * PANEL_M) {
+        const __m256i *from =
+            (const __m256i *)(x->q + Q_TILE * ((size_t)(t + i) * (size_t)x->M + (size_t)m0));
+        for (int k = j; k < j + m; k++, from += 2) {
+            uint8_t *four = to + step * (size_t)(k / PANEL_M);
+            __m256i *at = (__m256i *)(four + Q_TILE * (k % PANEL_M));
+            _mm256_store_si256(at, _mm256_xor_si256(high, _mm256_load_si256(from)));
+            _mm256_store_si256(at + 1, _mm256_xor_si256(high, _mm256_load_si256(from + 1)));
         }
+    }
+}
+
+/* Where token m0 (a multiple of 4) of the K block from t0 begins in x->u. */
+Q_INLINE uint8_t *ordered(const q_acts *x, int t0, int m0)
+{
+    const size_t all = ((size_t)x->M + PANEL_M - 1) / PANEL_M * PANEL_M;
+    return x->u + Q_TILE * ((size_t)t0 * all + (size_t)order_tiles(x, t0) * (size_t)m0);
+}
+
+void q_panel_order_avx2(const q_acts *x, int m0, int m, int t0, int nt)
+{
+    const int end = t0 + nt == x->kt ? even_tiles(x) : t0 + nt; /* the zeros behind the last */
+    for (int t = t0; t < end;) {
+        const int first = t / PANEL_T * PANEL_T, in = order_tiles(x, first), j = m0 % PANEL_M;
+        const int n = (end < first + in ? end : first + in) - t;
+        uint8_t *to = ordered(x, first, m0 - j) + Q_TILE * PANEL_M * (size_t)(t - first);
+        order_block(to, (size_t)(Q_TILE * PANEL_M * in), j, x, t, n, m0, m);
+        t += n;
     }
 }
 
@@ -244,7 +278,7 @@ Q_INLINE void run_block(const int kind, const int M, const group_tile *p, int nt
             f[m][0] = _mm256_fmadd_ps(dm, _mm256_cvtepi32_ps(z[m][0]), f[m][0]);
             f[m][1] = _mm256_fmadd_ps(dm, _mm256_cvtepi32_ps(z[m][1]), f[m][1]);
         }
-        a += 64 * M;
+        a += Q_TILE * PANEL_M;
         d += b->stride;
     }
     const __m256 one = _mm256_set1_ps(1.0f);
@@ -270,7 +304,7 @@ Q_INLINE void tokens(const int kind, const group_tile *p, int nt, block b, int m
         default: run_block(kind, 4, p, nt, &b); break;
         }
         b.y += (size_t)M * b.ldy;
-        b.act += (size_t)(Q_TILE * nt * M);
+        b.act += b.act_step;
         b.d += M;
         b.ask = asked(b.ask, b.ask_end, nt);
     }
@@ -285,17 +319,21 @@ static void pass(int type, float *y, size_t ldy, const uint8_t *w, int n, const 
 {
     const size_t bytes = q_group_bytes(type, Q_TILE * x->kt), stride = (size_t)x->M;
     const int kt = tiles_of(type, x), ng = (n + 15) / 16;
-    const bool whole = kt * m <= PANEL_T * PANEL_MAX; /* the activations of all k fit */
+    const int m4 = (m + PANEL_M - 1) / PANEL_M * PANEL_M;
+    const bool is_ordered = x->u && m0 % PANEL_M == 0;
+    const bool whole = even_tiles(x) * m4 <= PANEL_T * PANEL_MAX; /* activations of all k fit */
     const bool few = m < PANEL_MIN; /* pairs: products too short to ask for all beside them */
     const int step = whole ? 1 : ng;
     for (int g0 = 0; g0 < ng; g0 += step) {
         for (int t0 = 0; t0 < kt; t0 += PANEL_T) {
             const int nt = kt - t0 < PANEL_T ? kt - t0 : PANEL_T;
             const size_t at = (size_t)t0 * stride + (size_t)m0;
-            uint8_t *act = p->act + (whole ? Q_TILE * t0 * m : 0);
+            uint8_t *act = is_ordered ? ordered(x, t0, m0)
+                                      : p->act + (whole ? Q_TILE * t0 * m4 : 0);
             block b = { .first = t0 == 0, .last = t0 + nt == kt, .act = act, .d = x->d + at,
+                        .act_step = (size_t)(Q_TILE * PANEL_M * order_tiles(x, t0)),
                         .stride = stride };
-            if (g0 == 0) pack_acts(act, x->q + Q_TILE * at, stride, nt, m);
+            if (g0 == 0 && !is_ordered) order_block(act, b.act_step, 0, x, t0, nt, m0, m);
             for (int g = g0; g < g0 + step; g++) {
                 const uint8_t *wg = w + bytes * (size_t)g;
                 const uint8_t *wt = wg + 64 + tile_at(type, t0);

@@ -11,4 +11,7 @@ enum { PANEL_MIN = 12 }; /* fewer tokens do not pay for the unpacking */
 void q_panel_avx2(int type, float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
                   int m, void *tmp);
 
+/* The q_order_fn of these panels. */
+void q_panel_order_avx2(const q_acts *x, int m0, int m, int t0, int nt);
+
 #endif
