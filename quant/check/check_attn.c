@@ -6,6 +6,9 @@
 /* One tile, less than one, odd counts of tiles; V blocks of 128 whole, partial and several. */
 static const int dims[] = { 8, 16, 24, 32, 48, 64, 80, 96, 100, 128, 132, 192, 256, 512 };
 enum { N_DIMS = 14 };
+/* One by one where kernels have code for each, then what they take at once, less and more. */
+static const int queries[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 17, 25, 33, 64, 70 };
+enum { N_QUERIES = 17, MOST_QUERIES = 70 };
 
 /* ---- appending ---- */
 
@@ -68,11 +71,11 @@ static void one_qk(qc *c, int hd, int ng, int m, int m0, int wfill, int afill)
 
 void qc_attn_qk8(qc *c)
 {
-    static const int groups[] = { 1, 2, 3, 15, 16 };
+    static const int groups[] = { 1, 2, 3, 4, 9, 15, 16 };
     int turn = 0;
     for (int i = 0; i < N_DIMS; i++)
-        for (int m = 1; m <= 33; m += m < 9 ? 1 : 8, turn++)
-            one_qk(c, dims[i], groups[turn % 5], m, turn % 2, turn % QC_W_FILLS,
+        for (int j = 0; j < N_QUERIES; j++, turn++)
+            one_qk(c, dims[i], groups[turn % 7], queries[j], turn % 2, turn % QC_W_FILLS,
                    turn / 2 % QC_A_FILLS);
 
     qc_case(c, "bench");
@@ -164,10 +167,10 @@ static void check_pv(qc *c, pv_of *pv, q_kv kv)
     static const int lens[] = { 256, 1, 2, 63, 64, 65, 127, 128, 129, 200, 255 };
     int turn = 0;
     for (int i = 0; i < N_DIMS; i++) {
-        for (int m = 1; m <= 33; m += m < 9 ? 1 : 8, turn++) {
-            const int hd = dims[i], fill = turn % QC_FILLS;
+        for (int k = 0; k < N_QUERIES; k++, turn++) {
+            const int hd = dims[i], m = queries[k], fill = turn % QC_FILLS;
             qc_case(c, "hd=%d m=%d e=%s", hd, m, qc_fill_name[fill]);
-            int nvis[33], max = 0;
+            int nvis[MOST_QUERIES], max = 0;
             for (int j = 0; j < m; j++) {
                 nvis[j] = lens[(turn + j) % 11];
                 max = nvis[j] > max ? nvis[j] : max;
@@ -180,14 +183,16 @@ static void check_pv(qc *c, pv_of *pv, q_kv kv)
             QC_EACH(c, t) *ret = pv(t)(o, ldo, v, hd, e, lde, nvis, m) != 0;
         }
     }
-    for (int i = 0; kv == Q_KV_8 && i < 6; i++) {
-        qc_case(c, "e[%d] not finite", 40 * i);
-        const int nvis = 40 * i + 1;
+    for (int i = 0; kv == Q_KV_8 && i < 12; i++) { /* one query, and one among many */
+        const int m = i < 6 ? 1 : 66, bad = i < 6 ? 0 : 11 * (i - 6) + 5, at = 40 * (i % 6);
+        qc_case(c, "e[%d][%d] of %d not finite", bad, at, m);
+        int nvis[66];
+        for (int j = 0; j < m; j++) nvis[j] = j == bad ? at + 1 : 1 + 3 * j;
         const void *v = values(c, kv, 64, 256, QC_NORMAL);
-        float *e = probs(c, 1, 256, &nvis, QC_NORMAL), *o = qc_mem(c, 64 * sizeof *o);
-        e[40 * i] = q_float(i & 1 ? 0x7f800000u : 0x7fc00000u);
+        float *e = probs(c, m, 256, nvis, QC_NORMAL), *o = qc_mem(c, (size_t)m * 64 * sizeof *o);
+        e[256 * bad + at] = q_float(i & 1 ? 0x7f800000u : 0x7fc00000u);
         int *ret = qc_out(c, sizeof *ret);
-        QC_EACH(c, t) *ret = pv(t)(o, 64, v, 64, e, 256, &nvis, 1) != 0;
+        QC_EACH(c, t) *ret = pv(t)(o, 64, v, 64, e, 256, nvis, m) != 0;
     }
     qc_case(c, "bench");
     if (!qc_bench(c, 0, (double)q_kv_v_bytes(kv, 128), 256 * 128 * 6.0)) return;

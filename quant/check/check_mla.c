@@ -65,12 +65,13 @@ static void one_qk(qc *c, int lora, int rope, int ng, int m, int m0, int fill, i
 
 void qc_attn_qkl8(qc *c)
 {
-    static const int groups[] = { 1, 2, 3, 15, 16 };
+    static const int groups[] = { 1, 2, 3, 4, 9, 15, 16 };
+    static const int queries[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 17, 33, 64, 70 };
     int turn = 0;
     for (int i = 0; i < N_SHAPES; i++)
-        for (int m = 1; m <= 33; m += m < 9 ? 1 : 8, turn++)
-            one_qk(c, shapes[i].lora, shapes[i].rope, groups[turn % 5], m, turn % 2, turn % 3,
-                   turn / 2 % QC_A_FILLS);
+        for (int j = 0; j < 16; j++, turn++)
+            one_qk(c, shapes[i].lora, shapes[i].rope, groups[turn % 7], queries[j], turn % 2,
+                   turn % 3, turn / 2 % QC_A_FILLS);
 
     qc_case(c, "bench");
     if (!qc_bench(c, 0, (double)q_lat_bytes(512, 64), 256 * 576 * 32.0)) return;

@@ -5,7 +5,10 @@
 
 #include "quant/x86/tile_avx2.h"
 
-enum { SCORES_Q = 4 }; /* queries that share a line of K: two tokens each */
+enum {
+    SCORES_Q = 4, /* queries that share a line of K: two tokens each */
+    WIDE = 1      /* many queries: attn_wide.h */
+};
 
 Q_INLINE void score_tile(const int Q, __m256 v[2 * SCORES_Q], const int8_t *s8, const uint8_t *p,
                          const int8_t *q, const int32_t *nsum)

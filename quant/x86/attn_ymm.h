@@ -1,5 +1,5 @@
 /* attn_ymm.h - both integer products of attention in ymm registers; attn_avx2.c and
- * attn_avxvnni.c compile it once each.
+ * attn_avxvnni.c compile it once each.  This is how few queries go; for many: attn_wide.h.
  *
  * Scores are the L8 weight product with positions as rows and each query as two tokens (high and
  * low byte).  For values 16-bit products are cheaper than two bytes: codes widen once for all
@@ -8,11 +8,14 @@
  *
  * The file that includes this brings
  *   score_tile(Q, v, tile, q, nsum)  v[2Q] = (float)z of 8 rows of an L8 tile, two tokens per query
- *   add_products(&acc, v, q)         adds the products of int16 pairs, in place */
+ *   add_products(&acc, v, q)         adds the products of int16 pairs, in place
+ *   SCORES_Q                         queries that share a line of K
+ *   WIDE                             many queries go by attn_wide.h */
 #ifndef QUANT_X86_ATTN_YMM_H
 #define QUANT_X86_ATTN_YMM_H
 
 #include "quant/x86/attn_body.h"
+#include "quant/x86/attn_wide.h"
 #include "quant/x86/lat_body.h"
 
 /* Eight positions (group, w at their half), Q queries from m0. */
@@ -51,7 +54,11 @@ static void attn_qk8_ymm(float *s, size_t lds, const void *kblk, int ng, const q
                          int m, float scale)
 {
     const size_t bytes = q_group_bytes(Q_L8, Q_TILE * q2->kt);
-    for (int g = 0; g < 2 * ng; g++) {
+    const int nb = WIDE && m >= WIDE_FROM && q2->kt <= WIDE_TILES ? ng / 4 : 0; /* 64 positions */
+    for (int j = 0; nb && j < m; j += WIDE_QUERIES)
+        wide_scores(s + (size_t)j * lds, lds, kblk, nb, q2, m0 + j,
+                    m - j < WIDE_QUERIES ? m - j : WIDE_QUERIES, scale);
+    for (int g = 8 * nb; g < 2 * ng; g++) {
         const uint8_t *group = (const uint8_t *)kblk + bytes * (size_t)(g / 2);
         for (size_t i = bytes / 2 * (size_t)(g % 2); i < bytes / 2 * (size_t)(g % 2 + 1); i += 64)
             ask_ahead(group + i);
@@ -133,12 +140,9 @@ Q_INLINE int piece(const int Q, float *o, size_t ldo, const void *vblk, int hd, 
     for (int t0 = 0; t0 < end; t0 += Q_TILE, codes += tile) {
         for (int b = 0; b < hd; b += 128) {
             pv_weights w;
-            for (int j = 0; j < Q; j++) {
-                v16i q[4];
-                w.d[j] = whole_weights(q, e + (size_t)j * lde + t0, dv + b / 128 * Q_PIECE + t0,
-                                       nvis[j] - t0, &bad);
-                for (int i = 0; i < 4; i++) v16i_store_words(w.q[j] + 16 * i, q[i]);
-            }
+            for (int j = 0; j < Q; j++)
+                w.d[j] = word_weights(w.q[j], e + (size_t)j * lde + t0,
+                                      dv + b / 128 * Q_PIECE + t0, nvis[j] - t0, &bad);
             for (int i = b; i < hd && i < b + 128; i += 8) {
                 const uint8_t *line = codes + 1024 * (size_t)(i / 16) + 32 * (size_t)(i / 8 % 2);
                 for (int c = 0; c < 8; c++) ask_ahead(line + 512 * (i / 8 % 2) + 64 * c);
@@ -153,6 +157,12 @@ static int attn_pv8_ymm(float *o, size_t ldo, const void *vblk, int hd, const fl
                         const int *nvis, int m)
 {
     int bad = 0;
+    if (WIDE && m >= WIDE_FROM && hd % WIDE_LANES == 0) {
+        for (int j = 0; j < m; j += WIDE_QUERIES)
+            bad |= wide_values(o + (size_t)j * ldo, ldo, vblk, hd, e + (size_t)j * lde, lde,
+                               nvis + j, m - j < WIDE_QUERIES ? m - j : WIDE_QUERIES);
+        return bad;
+    }
     for (int j = 0; j < m; j += PV8_Q) {
         float *oj = o + (size_t)j * ldo;
         const float *ej = e + (size_t)j * lde;
@@ -170,30 +180,14 @@ static int attn_pv8_ymm(float *o, size_t ldo, const void *vblk, int hd, const fl
 
 enum { LAT_TILES = 32 }; /* of a query: latent and rotated dims have at most 1024 each */
 
-/* Whole numbers of Q queries: q[tile][query], 254 * hi + lo. */
-Q_INLINE void whole_queries(const int Q, int16_t q[LAT_TILES][PV8_Q][Q_TILE], const q_acts *q2,
-                            int m0)
-{
-    for (int t = 0; t < q2->kt; t++)
-        for (int j = 0; j < Q; j++) {
-            const size_t at = (size_t)t * (size_t)q2->M + 2 * (size_t)(m0 + j);
-            const __m128i *p = (const __m128i *)(q2->q + at * Q_TILE);
-            for (int i = 0; i < 4; i++) {
-                const __m256i hi = _mm256_cvtepi8_epi16(_mm_load_si128(p + i));
-                const __m256i lo = _mm256_cvtepi8_epi16(_mm_load_si128(p + 4 + i));
-                const __m256i w = _mm256_mullo_epi16(hi, _mm256_set1_epi16(254));
-                _mm256_storeu_si256((__m256i *)(q[t][j] + 16 * i), _mm256_add_epi16(w, lo));
-            }
-        }
-}
-
-/* Q queries against 16 * ng positions. */
+/* Q queries against positions from p0 to 16 * ng. */
 Q_INLINE void lat_scores(const int Q, float *s, size_t lds, const float *dc, const uint8_t *codes,
-                         size_t nl, int ng, const q_acts *q2, int m0, float scale)
+                         size_t nl, int p0, int ng, const q_acts *q2, int m0, float scale)
 {
     int16_t q[LAT_TILES][PV8_Q][Q_TILE];
-    whole_queries(Q, q, q2, m0);
-    for (int p = 0; p < Q_ROWS * ng; p += 8) {
+    for (int t = 0; t < q2->kt; t++)
+        for (int j = 0; j < Q; j++) word_query(q[t][j], q2, t, m0 + j);
+    for (int p = p0; p < Q_ROWS * ng; p += 8) {
         const uint8_t *line = codes + (size_t)(p / Q_ROWS) * (size_t)q2->kt * Q_ROWS * Q_TILE
                               + 4 * (size_t)(p % Q_ROWS);
         __m256 f[PV8_Q];
@@ -222,13 +216,17 @@ static void attn_qkl8_ymm(float *s, size_t lds, const void *blk, int lora, int r
 {
     const size_t nl = lat_tiles(lora);
     const uint8_t *codes = (const uint8_t *)blk + lat_codes(lora, rope);
-    for (int j = 0; j < m; j += PV8_Q) {
+    const int nb = WIDE && m >= WIDE_FROM ? ng / 4 : 0, p0 = WIDE_LANES * nb;
+    for (int j = 0; nb && j < m; j += WIDE_QUERIES)
+        wide_latents(s + (size_t)j * lds, lds, blk, codes, nl, nb, q2, m0 + j,
+                     m - j < WIDE_QUERIES ? m - j : WIDE_QUERIES, scale);
+    for (int j = 0; p0 < Q_ROWS * ng && j < m; j += PV8_Q) {
         float *sj = s + (size_t)j * lds;
         switch (m - j) {
-        case 1: lat_scores(1, sj, lds, blk, codes, nl, ng, q2, m0 + j, scale); break;
-        case 2: lat_scores(2, sj, lds, blk, codes, nl, ng, q2, m0 + j, scale); break;
-        case 3: lat_scores(3, sj, lds, blk, codes, nl, ng, q2, m0 + j, scale); break;
-        default: lat_scores(4, sj, lds, blk, codes, nl, ng, q2, m0 + j, scale); break;
+        case 1: lat_scores(1, sj, lds, blk, codes, nl, p0, ng, q2, m0 + j, scale); break;
+        case 2: lat_scores(2, sj, lds, blk, codes, nl, p0, ng, q2, m0 + j, scale); break;
+        case 3: lat_scores(3, sj, lds, blk, codes, nl, p0, ng, q2, m0 + j, scale); break;
+        default: lat_scores(4, sj, lds, blk, codes, nl, p0, ng, q2, m0 + j, scale); break;
         }
     }
 }
