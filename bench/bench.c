@@ -159,6 +159,9 @@ static vq_status compute(bench *b, vq_session **s, int n, vq_err *e)
     return VQ_OK;
 }
 
+/* How long to look at a limit after t seconds of work: with the look before, half as long. */
+static double beside(double t) { return t < 4 ? t / 4 : 1; }
+
 static vq_status measure_prefill(bench *b, int tokens, vq_err *e)
 {
     const vq_session_opts so = { .ignore_eos = true };
@@ -166,14 +169,14 @@ static vq_status measure_prefill(bench *b, int tokens, vq_err *e)
     vq_session *s;
     vq_status st = vq_session_open(&s, b->eng, &so, e);
     if (st) return st;
-    double before = bn_roof_int8(b->roof);
+    double before = bn_roof_int8(b->roof, 0);
     for (int i = -1; !st && i < b->reps; i++) { /* -1: a first run warms pages and clocks */
         uint32_t state = 1;
         st = vq_session_truncate(s, 0, e);
         if (!st) st = add_ids(b, s, tokens, &state, e);
         const double t0 = vq_now();
         if (!st) st = compute(b, &s, 1, e);
-        const double t = vq_now() - t0, after = bn_roof_int8(b->roof);
+        const double t = vq_now() - t0, after = bn_roof_int8(b->roof, beside(t));
         if (i >= 0) {
             tps[i] = tokens / t;
             share[i] = tps[i] * (double)b->macs / 1e9 / (0.5 * (before + after));
@@ -203,7 +206,7 @@ static vq_status measure_decode(bench *b, int depth, int batch, vq_err *e)
         st = vq_session_open(&s[i], b->eng, &so, e);
         if (!st && depth > 0) st = vq_session_pad(s[i], (size_t)depth, e);
     }
-    double before = bn_roof_read(b->roof);
+    double before = bn_roof_read(b->roof, 0);
     for (int r = -1; !st && r < b->reps; r++) {
         for (int i = 0; !st && i < batch; i++) st = vq_session_truncate(s[i], (size_t)depth, e);
         double t = 0;
@@ -213,7 +216,7 @@ static vq_status measure_decode(bench *b, int depth, int batch, vq_err *e)
             if (!st) st = compute(b, s, batch, e);
             t += vq_now() - t0;
         }
-        const double after = bn_roof_read(b->roof);
+        const double after = bn_roof_read(b->roof, beside(t));
         if (r >= 0) {
             const double bytes = (double)b->weight_bytes +
                                  (double)b->kv_bytes * batch * (depth + 0.5 * (b->gen + 1));
@@ -375,7 +378,6 @@ static vq_status open_engine(bench *b, void **mem, size_t *mem_size, vq_err *e)
     b->load_ms = 1e3 * (vq_now() - t0 - made);
     const vq_info *in = vq_engine_info(b->eng);
     b->kv_bytes = vq_engine_kv_bytes(b->eng);
-    b->private_bytes = vq_rss_anon() > *mem_size ? vq_rss_anon() - *mem_size : 0;
     say(b, "%s: %d threads, %s", b->o->model ? b->o->model : b->o->shape, in->threads, in->cpu);
     return VQ_OK;
 }
@@ -408,15 +410,14 @@ vq_status bn_run(const bn_opts *o, vq_buf *out, vq_err *e)
     if (!s && !q_kern_make(&b->kern, o->cpu))
         s = vq_fail(e, VQ_EUSAGE, "--cpu %s: this CPU or build has no such level", o->cpu);
 
-    if (!s && (o->model || o->shape)) s = open_engine(b, &mem, &mem_size, e);
-    const int threads = b->eng           ? vq_engine_info(b->eng)->threads
-                        : o->threads > 0 ? o->threads
-                                         : vq_cpu_fast_count();
+    /* First the limits' buffer, so that what the model needs is counted beside it. */
+    const int threads = o->threads > 0 ? o->threads : vq_cpu_fast_count();
     if (!s) s = bn_roof_open(&b->roof, threads, o->cpu, e);
+    if (!s && (o->model || o->shape)) s = open_engine(b, &mem, &mem_size, e);
     if (!s) {
         for (int i = 0; i < 3; i++) {
-            b->reads[i] = bn_roof_read(b->roof);
-            b->peaks[i] = bn_roof_int8(b->roof);
+            b->reads[i] = bn_roof_read(b->roof, 0);
+            b->peaks[i] = bn_roof_int8(b->roof, 0);
         }
         b->read_gbs = median(b->reads, 3);
         b->int8_gmacs = median(b->peaks, 3);
@@ -446,7 +447,7 @@ vq_status bn_read_speed(double *gbs, int threads, const char *cpu, vq_err *e)
     double v[3];
     const vq_status s = bn_roof_open(&roof, threads > 0 ? threads : vq_cpu_fast_count(), cpu, e);
     if (s) return s;
-    for (int i = 0; i < 3; i++) v[i] = bn_roof_read(roof);
+    for (int i = 0; i < 3; i++) v[i] = bn_roof_read(roof, 0);
     *gbs = median(v, 3);
     bn_roof_close(roof);
     return VQ_OK;

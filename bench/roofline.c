@@ -99,21 +99,27 @@ uint64_t bn_roof_bytes(const bn_roof *r)
     return r->size;
 }
 
-double bn_roof_read(bn_roof *r)
+double bn_roof_read(bn_roof *r, double seconds)
 {
     const double t0 = vq_now();
+    double t = 0;
     uint64_t n = 0;
-    while (n < PASS) {
+    while (n < PASS || t < seconds) {
         vq_pool_run(r->pool, read_all, r);
         n += r->size;
+        t = vq_now() - t0;
     }
-    return (double)n / (vq_now() - t0) / 1e9;
+    return (double)n / t / 1e9;
 }
 
-double bn_roof_int8(bn_roof *r)
+double bn_roof_int8(bn_roof *r, double seconds)
 {
     atomic_store(&r->macs, 0);
     const double t0 = vq_now();
-    vq_pool_run(r->pool, multiply, r);
-    return (double)atomic_load(&r->macs) / (vq_now() - t0) / 1e9;
+    double t;
+    do {
+        vq_pool_run(r->pool, multiply, r);
+        t = vq_now() - t0;
+    } while (t < seconds);
+    return (double)atomic_load(&r->macs) / t / 1e9;
 }

@@ -14,8 +14,9 @@ typedef struct bn_roof bn_roof;
 vq_status bn_roof_open(bn_roof **out, int threads, const char *level, vq_err *e);
 void bn_roof_close(bn_roof *r);
 uint64_t bn_roof_bytes(const bn_roof *r); /* memory it holds */
-double
-bn_roof_read(bn_roof *r); /* GB/s of one pass of at least 1 GiB, all threads in one moving window */
-double bn_roof_int8(bn_roof *r); /* GMAC/s, all threads, some 30 ms */
+/* Both go on for `seconds` at least, all threads together: limits that wander want to be watched
+ * about as long as what they limit. */
+double bn_roof_read(bn_roof *r, double seconds); /* GB/s, of at least 1 GiB */
+double bn_roof_int8(bn_roof *r, double seconds); /* GMAC/s, of some 30 ms at least */
 
 #endif

@@ -46,9 +46,12 @@ static void gemm_a8(qc *c, int type)
             one_a8(c, type, 17, 256, 5, 1, w, a, false);
             one_a8(c, type, 17, 256, 29, 4 * (a % 2), w, a, w % 2); /* panels of every level */
         }
-    for (int i = 0; i < 4; i++) { /* panels take 256 tokens at once; an odd last tile */
+    /* Panels take 256 tokens at once.  Those of AVX2 go along k in their outer loop when activations
+     * of all k do not fit: 130 tokens of 1600 k, whose last tile is odd. */
+    for (int i = 0; i < 4; i++) {
         one_a8(c, type, 33, 192, 270, 1 + i, QC_W_RANDOM, QC_A_RANDOM, i % 2);
         one_a8(c, type, 17, 1600, 29, 4 + i / 2, QC_W_RANDOM, QC_A_RANDOM, i % 2);
+        one_a8(c, type, 33, 1600, 130, 4 + i / 2, QC_W_RANDOM, QC_A_RANDOM, i % 2);
     }
 }
 
