@@ -46,7 +46,7 @@ static void gemm_a8(qc *c, int type)
             one_a8(c, type, 17, 256, 5, 1, w, a, false);
             one_a8(c, type, 17, 256, 29, 4 * (a % 2), w, a, w % 2); /* panels of every level */
         }
-    /* Panels take 256 tokens at once.  Those of AVX2 go along k in their outer loop when activations
+    /* Panels take 256 tokens at once.  Those of AVX2 have k in their outer loop where activations
      * of all k do not fit: 130 tokens of 1600 k, whose last tile is odd. */
     for (int i = 0; i < 4; i++) {
         one_a8(c, type, 33, 192, 270, 1 + i, QC_W_RANDOM, QC_A_RANDOM, i % 2);
