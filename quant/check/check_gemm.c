@@ -45,7 +45,9 @@ static void gemm_a8(qc *c, int type)
         for (int a = 0; a < QC_A_FILLS; a++) {
             one_a8(c, type, 17, 256, 5, 1, w, a, false);
             one_a8(c, type, 17, 256, 29, 4 * (a % 2), w, a, w % 2); /* panels of every level */
+            one_a8(c, type, 50, 320, 6 + (w + a) % 6, 1, w, a, false); /* few tokens, many rows */
         }
+    one_a8(c, type, 1030, 320, 8, 1, QC_W_RANDOM, QC_A_RANDOM, false); /* these take 512 at once */
     /* Panels take 256 tokens at once.  Those of AVX2 have k in their outer loop where activations
      * of all k do not fit: 130 tokens of 1600 k, whose last tile is odd. */
     for (int i = 0; i < 4; i++) {

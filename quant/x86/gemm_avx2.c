@@ -1,4 +1,5 @@
-/* gemm_avx2.c - matrices on AVX2 + FMA + F16C: a few tokens; from PANEL_MIN on, panels.
+/* gemm_avx2.c - matrices on AVX2 + FMA + F16C: a few tokens (6 to 8 with N4 and N4s in few_avx2.c);
+ * from PANEL_MIN on, panels.
  *
  * A row group is one stream of 64 B lines, taken as two halves of 8 rows within each tile, so every
  * line is read from memory once.  Each half line is unpacked once per block of up to 8 tokens.
@@ -8,6 +9,7 @@
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
+#include "quant/x86/few_avx2.h"
 #include "quant/x86/panel_avx2.h"
 #include "quant/x86/tile_avx2.h"
 
@@ -142,18 +144,31 @@ static void gemm_n5_avx2(float *y, size_t ldy, const void *w, int n, const q_act
     else gemm_a8(Q_N5, y, ldy, w, n, x, m0, m, tmp);
 }
 
+/* N4 and N4s below PANEL_MIN. */
+Q_INLINE void gemm_n(const int type, float *y, size_t ldy, const uint8_t *w, int n, const q_acts *x,
+                     int m0, int m, void *tmp)
+{
+    if (m >= FEW_MIN && n >= FEW_ROWS) {
+        const int few = m < FEW_M ? m : FEW_M;
+        q_few_avx2(type, y, ldy, w, n, x, m0, few, tmp);
+        if (m == few) return;
+        y += (size_t)few * ldy, m0 += few, m -= few;
+    }
+    gemm_a8(type, y, ldy, w, n, x, m0, m, tmp);
+}
+
 static void gemm_n4_avx2(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
                          void *tmp)
 {
     if (m >= PANEL_MIN) q_panel_avx2(Q_N4, y, ldy, w, n, x, m0, m, tmp);
-    else gemm_a8(Q_N4, y, ldy, w, n, x, m0, m, tmp);
+    else gemm_n(Q_N4, y, ldy, w, n, x, m0, m, tmp);
 }
 
 static void gemm_n4s_avx2(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0,
                           int m, void *tmp)
 {
     if (m >= PANEL_MIN) q_panel_avx2(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
-    else gemm_a8(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
+    else gemm_n(Q_N4S, y, ldy, w, n, x, m0, m, tmp);
 }
 
 static void gemm_p6_avx2(float *y, size_t ldy, const void *w, int n, const q_acts *x, int m0, int m,
