@@ -96,9 +96,10 @@ int vq_job_groups(const vq_fw *fw, const vq_matrix *w, int n)
 {
     const int groups = vq_ceil_div(w->rows, Q_ROWS);
     if (n > 16) return 4; /* a panel of 64 outputs (kernels.md 5.4) */
-    int g = (int)(VQ_JOB_BYTES / w->group);
+    int g = VQ_JOB_BYTES / w->group < VQ_JOB_ROWS / Q_ROWS ? (int)(VQ_JOB_BYTES / w->group)
+                                                           : VQ_JOB_ROWS / Q_ROWS;
+    if (vq_is_few(n)) g = VQ_FEW_GROUPS;
     if (g > groups / (4 * fw->plan.threads)) g = groups / (4 * fw->plan.threads);
-    if (g > VQ_JOB_ROWS / Q_ROWS) g = VQ_JOB_ROWS / Q_ROWS;
     return g < 1 ? 1 : g;
 }
 

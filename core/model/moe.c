@@ -183,7 +183,7 @@ static void phase_inner(vq_fw *fw, int layer, int thread, const vq_in *in, const
         if (j < s_jobs) { /* the shared expert needs no reading: it goes first */
             const vq_inner inner = { &o->shared_gate_up, &o->shared_down, shared, in, &fw->in_ds };
             const int m0 = j / s_tiles * VQ_TB, m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
-            vq_inner_tile(fw, thread, layer, &inner, j % s_tiles, m0, m, m0, NULL);
+            vq_inner_tiles(fw, thread, layer, &inner, j % s_tiles, 1, m0, m, m0, NULL);
             continue;
         }
         const int k = p->job0[p->wave0] + j - s_jobs;
@@ -193,8 +193,8 @@ static void phase_inner(vq_fw *fw, int layer, int thread, const vq_in *in, const
         vq_matrix gate_up, down;
         if (!weights_of(fw, layer, thread, e, &gate_up, &down)) continue;
         const vq_inner inner = { &gate_up, &down, inter, in_e, &fw->in_de };
-        vq_inner_tile(fw, thread, layer, &inner, tile, fw->n == 1 ? 0 : i0,
-                      left < VQ_TB ? left : VQ_TB, i0, p->row + i0);
+        vq_inner_tiles(fw, thread, layer, &inner, tile, 1, fw->n == 1 ? 0 : i0,
+                       left < VQ_TB ? left : VQ_TB, i0, p->row + i0);
     }
     vq_barrier(fw->pool, thread);
 }
@@ -226,7 +226,8 @@ static void phase_down(vq_fw *fw, int layer, int thread)
 {
     const vq_pick *p = &fw->pick;
     const vq_matrix *any = &fw->m->layer[layer].moe.down[p->active[0]];
-    const int step = Q_ROWS * vq_job_groups(fw, any, fw->n), cuts = vq_ceil_div(any->rows, step);
+    const int per = vq_is_few(fw->n) ? 1 : fw->n; /* an expert has a few of a few rows: one, two */
+    const int step = Q_ROWS * vq_job_groups(fw, any, per), cuts = vq_ceil_div(any->rows, step);
     const bool last = p->wave1 == p->n_active;
     float *y = fw->th[thread].y, *sum = fw->th[thread].y2;
     for (int j; (j = vq_job(fw->pool, thread, cuts * vq_ceil_div(fw->n, VQ_TB))) >= 0;) {

@@ -104,7 +104,7 @@ static void run_alone(void *ctx, int thread)
     const int jobs = tiles * vq_ceil_div(a->n, VQ_TB);
     for (int j; (j = vq_job(fw->pool, thread, jobs)) >= 0;) {
         const int m0 = j / tiles * VQ_TB, m = a->n - m0 < VQ_TB ? a->n - m0 : VQ_TB;
-        vq_inner_tile(fw, thread, a->layer, &inner, j % tiles, m0, m, m0, NULL);
+        vq_inner_tiles(fw, thread, a->layer, &inner, j % tiles, 1, m0, m, m0, NULL);
     }
     vq_barrier(fw->pool, thread);
     vq_sum_input(fw, thread, VQ_IN_EXPERTS, &fw->in_de, a->n);

@@ -17,8 +17,14 @@ enum {
                                * and unpacking a panel is shared by that many */
     VQ_JOB_ROWS = 128,        /* outputs of the widest job that is not bound to heads */
     VQ_JOB_BYTES = 48 * 1024, /* weights of a decode job: 16-64 KB (kernels.md 7.3) */
+    VQ_FEW_MIN = 6,           /* from so many rows on products take longer than reading weights, */
+    VQ_FEW_MAX = 11,          /* up to so many kernels of AVX2 spread inputs over registers for each
+                               * job, */
+    VQ_FEW_GROUPS = 16,       /* which costs 3 % of its time when it has so many row groups */
     VQ_ATTN_Q = 64            /* query heads that one attention job takes together */
 };
+static_assert(VQ_FEW_MAX * VQ_FEW_GROUPS * Q_ROWS <= VQ_TB * VQ_JOB_ROWS, "y holds their results");
+static inline bool vq_is_few(int n) { return n >= VQ_FEW_MIN && n <= VQ_FEW_MAX; }
 
 /* The input of a matrix: M rows in the forms its readers want. */
 typedef struct vq_in {
@@ -185,16 +191,17 @@ float *vq_attn_head(const vq_fw *fw, int row, int head);
 void vq_attn_pieces(vq_fw *fw, int layer, int thread); /* ends with a barrier, as does the next */
 void vq_attn_output(vq_fw *fw, int layer, int thread);
 
-/* ffn.c: tile `tile` of 64 inner values of w for inputs m0 .. m0+m-1: swiglu, then as inputs
- * out0 .. of the matrix `down` into *out.  rows: whose inputs these are (NULL: m0 ..). */
+/* ffn.c: `tiles` times 64 inner values of w from tile `tile` on for inputs m0 .. m0+m-1: swiglu,
+ * then as inputs out0 .. of the matrix `down` into *out.  rows: whose inputs these are (NULL:
+ * m0 ..). */
 typedef struct vq_inner {
     const vq_matrix *w, *down;
     int inter;
     const vq_in *in;
     vq_in *out;
 } vq_inner;
-void vq_inner_tile(vq_fw *fw, int thread, int layer, const vq_inner *p, int tile, int m0, int m,
-                   int out0, const int *rows);
+void vq_inner_tiles(vq_fw *fw, int thread, int layer, const vq_inner *p, int tile, int tiles,
+                    int m0, int m, int out0, const int *rows);
 
 /* The two halves of a layer. */
 vq_branch_fn vq_attn_gqa, vq_attn_mla, vq_ffn_dense, vq_ffn_moe;
