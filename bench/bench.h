@@ -31,7 +31,11 @@ vq_status bn_run(const bn_opts *o, vq_buf *out, vq_err *e);
  * some seconds.  threads 0: the performance cores. */
 vq_status bn_read_speed(double *gbs, int threads, const char *cpu, vq_err *e);
 
-/* --compare A.json B.json: the two runs side by side, B / A. */
+/* --compare A.json B.json: the two runs side by side, B / A, with what makes them different runs
+ * (model, type, level, threads, n) and the rows that one of them lacks.  JSON: `a`, `b` (paths),
+ * `differs` [{field, a, b}], texts that are empty where a side says nothing, `rows` [{what, a, b,
+ * ratio}], null where it has none.
+ * VQ_EFORMAT: a file is no result of bench, or a rate in it is no positive number. */
 vq_status bn_compare(const char *a, const char *b, bool json, vq_buf *out, vq_err *e);
 
 #endif
