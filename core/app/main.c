@@ -24,7 +24,7 @@ static const args_opt common[] = {
     { ARGS_INT, "--threads", "N", offsetof(app, threads), 1, 1024, NULL,
       "threads (the performance cores)" },
     { ARGS_TEXT, "--cpu", "LEVEL", offsetof(app, cpu), 0, 0, NULL,
-      "kernel level; 'vaquita info' lists those here" },
+      "kernel level, as in 'vaquita info' (VQ_CPU; empty: best)" },
     { ARGS_FLAG, "--json", NULL, offsetof(app, json), 0, 0, NULL,
       "one JSON object on stdout, nothing else" },
     { ARGS_FLAG, "-q", NULL, offsetof(app, quiet), 0, 0, NULL, "no notes and no progress" },
@@ -87,10 +87,11 @@ static vq_status print_version(app *a)
 static vq_status choose_level(app *a, vq_err *e)
 {
     q_kern k;
+    const bool none = a->cpu && !*a->cpu; /* a script's empty variable: no level of that name */
     if (!a->cpu) a->cpu = getenv("VQ_CPU");
-    if (a->cpu && (!*a->cpu || !strcmp(a->cpu, "auto"))) a->cpu = NULL;
+    if (a->cpu && ((!*a->cpu && !none) || !strcmp(a->cpu, "auto"))) a->cpu = NULL;
     a->cpu_asked = a->cpu;
-    if (q_kern_make(&k, a->cpu)) {
+    if (!none && q_kern_make(&k, a->cpu)) {
         a->cpu = a->level = k.level; /* by name from here on: what was timed is not timed again */
         a->smmla = k.smmla;
         return VQ_OK;
