@@ -23,21 +23,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LIST_MAX = 16, REPS_MAX = 101, CSV_MAX = 16 << 20 };
+enum { LIST_MAX = 16, POSITIONS_MAX = 1 << 20 };
+
+static const char csv_header[] =
+    "level,threads,model,type,what,tokens,batch,reps,tps,share,limit,unit\n";
 
 typedef struct list {
     int v[LIST_MAX];
     int n;
 } list;
 
-typedef struct prefill_row {
-    int tokens;
-    double tps, share, limit; /* limit: GMAC/s beside these runs */
-} prefill_row;
-typedef struct decode_row {
-    int depth, batch;
-    double tps, gbs, share, limit; /* limit: GB/s beside these runs */
-} decode_row;
+typedef struct row {
+    int tokens, batch;        /* of a prefill, 1; of a decode: positions before it, sequences */
+    double tps, gbs;          /* gbs: of a decode */
+    double share, limit;      /* limit: GMAC/s or GB/s beside these runs */
+} row;
+
+static const char what[2][8] = { "prefill", "decode" };
 
 typedef struct bench {
     const bn_opts *o;
@@ -51,11 +53,11 @@ typedef struct bench {
     uint64_t kv_bytes;     /* per position */
     double load_ms, read_gbs, int8_gmacs;
     uint64_t private_bytes;
-    prefill_row pre[LIST_MAX];
+    row pre[LIST_MAX];
     int n_pre;
-    decode_row dec[LIST_MAX * LIST_MAX];
+    row dec[LIST_MAX * LIST_MAX];
     int n_dec;
-    double reads[4 * REPS_MAX], peaks[4 * REPS_MAX]; /* limits measured by the latest row */
+    double reads[BN_REPS_MAX], peaks[BN_REPS_MAX]; /* limits measured by the latest row */
 } bench;
 
 static void say(const bench *b, const char *fmt, ...) VQ_PRINTF(2, 3);
@@ -82,8 +84,8 @@ static double median(double *v, int n)
     return n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
 }
 
-static vq_status parse_list(list *l, const char *s, int fallback, int64_t least, const char *opt,
-                            vq_err *e)
+static vq_status parse_list(list *l, const char *s, int fallback, int least, int most,
+                            const char *opt, vq_err *e)
 {
     vq_ids ids = { 0 };
     vq_status st = VQ_OK;
@@ -96,9 +98,9 @@ static vq_status parse_list(list *l, const char *s, int fallback, int64_t least,
         st = vq_fail(e, VQ_EUSAGE, "%s: expected up to %d numbers like 32,512, found '%s'", opt,
                      LIST_MAX, s);
     for (size_t i = 0; !st && i < ids.n; i++) {
-        if (ids.v[i] < least || ids.v[i] > 1 << 20)
+        if (ids.v[i] < least || ids.v[i] > most)
             st = vq_fail(e, VQ_EUSAGE, "%s: %d is out of range (%d to %d)", opt, (int)ids.v[i],
-                         (int)least, 1 << 20);
+                         least, most);
         else
             l->v[l->n++] = (int)ids.v[i];
     }
@@ -165,7 +167,7 @@ static double beside(double t) { return t < 4 ? t / 4 : 1; }
 static vq_status measure_prefill(bench *b, int tokens, vq_err *e)
 {
     const vq_session_opts so = { .ignore_eos = true };
-    double tps[REPS_MAX], share[REPS_MAX];
+    double tps[BN_REPS_MAX], share[BN_REPS_MAX];
     vq_session *s;
     vq_status st = vq_session_open(&s, b->eng, &so, e);
     if (st) return st;
@@ -187,8 +189,8 @@ static vq_status measure_prefill(bench *b, int tokens, vq_err *e)
     vq_session_close(s);
     if (st) return st;
     b->int8_gmacs = median(b->peaks, b->reps);
-    b->pre[b->n_pre++] = (prefill_row){ tokens, median(tps, b->reps), median(share, b->reps),
-                                         b->int8_gmacs };
+    b->pre[b->n_pre++] = (row){ tokens, 1, median(tps, b->reps), 0, median(share, b->reps),
+                                 b->int8_gmacs };
     say(b, "prefill %5d tokens   %9.1f tokens/s   %5.1f %% of the int8 peak", tokens,
         b->pre[b->n_pre - 1].tps, 100 * b->pre[b->n_pre - 1].share);
     return VQ_OK;
@@ -197,9 +199,9 @@ static vq_status measure_prefill(bench *b, int tokens, vq_err *e)
 static vq_status measure_decode(bench *b, int depth, int batch, vq_err *e)
 {
     const vq_session_opts so = { .ignore_eos = true };
-    double tps[REPS_MAX], gbs[REPS_MAX], share[REPS_MAX];
+    double tps[BN_REPS_MAX], gbs[BN_REPS_MAX], share[BN_REPS_MAX];
     vq_session **s = vq_calloc((size_t)batch, sizeof *s);
-    if (!s) return vq_fail(e, VQ_ENOMEM, "bench: out of memory");
+    if (!s) return vq_fail(e, VQ_ENOMEM, "out of memory for the %d of --batch", batch);
     vq_status st = VQ_OK;
     uint32_t state = 7;
     for (int i = 0; !st && i < batch; i++) {
@@ -231,9 +233,9 @@ static vq_status measure_decode(bench *b, int depth, int batch, vq_err *e)
     vq_free(s);
     if (st) return st;
     b->read_gbs = median(b->reads, b->reps);
-    b->dec[b->n_dec++] = (decode_row){ depth, batch, median(tps, b->reps), median(gbs, b->reps),
-                                       median(share, b->reps), b->read_gbs };
-    const decode_row *d = &b->dec[b->n_dec - 1];
+    b->dec[b->n_dec++] = (row){ depth, batch, median(tps, b->reps), median(gbs, b->reps),
+                                median(share, b->reps), b->read_gbs };
+    const row *d = &b->dec[b->n_dec - 1];
     say(b, "decode at %5d x %2d     %9.2f tokens/s   %5.1f GB/s   %5.1f %% of the read rate", depth,
         batch, d->tps, d->gbs, 100 * d->share);
     return VQ_OK;
@@ -251,6 +253,7 @@ static void write_json(const bench *b, vq_buf *out)
         if (b->o->shape) vq_jw_cstr(&w, "type", b->o->type ? b->o->type : "n4");
         vq_jw_i64(&w, "threads", in->threads);
         vq_jw_i64(&w, "reps", b->reps);
+        vq_jw_i64(&w, "n", b->gen);
         vq_jw_u64(&w, "weight_bytes", b->weight_bytes);
         vq_jw_u64(&w, "kv_bytes_per_position", b->kv_bytes);
         vq_jw_u64(&w, "macs_per_token", b->macs);
@@ -259,28 +262,21 @@ static void write_json(const bench *b, vq_buf *out)
     vq_jw_f64(&w, "read_gbs", b->read_gbs);
     vq_jw_f64(&w, "int8_gmacs", b->int8_gmacs);
     vq_jw_close(&w, '}');
-    vq_jw_open(&w, "prefill", '[');
-    for (int i = 0; i < b->n_pre; i++) {
-        vq_jw_open(&w, NULL, '{');
-        vq_jw_i64(&w, "tokens", b->pre[i].tokens);
-        vq_jw_f64(&w, "tps", b->pre[i].tps);
-        vq_jw_f64(&w, "share", b->pre[i].share);
-        vq_jw_f64(&w, "limit", b->pre[i].limit);
-        vq_jw_close(&w, '}');
+    for (int i = 0; i < 2; i++) {
+        const row *r = i ? b->dec : b->pre;
+        vq_jw_open(&w, what[i], '[');
+        for (const row *end = r + (i ? b->n_dec : b->n_pre); r < end; r++) {
+            vq_jw_open(&w, NULL, '{');
+            vq_jw_i64(&w, i ? "depth" : "tokens", r->tokens);
+            if (i) vq_jw_i64(&w, "batch", r->batch);
+            vq_jw_f64(&w, "tps", r->tps);
+            if (i) vq_jw_f64(&w, "gbs", r->gbs);
+            vq_jw_f64(&w, "share", r->share);
+            vq_jw_f64(&w, "limit", r->limit);
+            vq_jw_close(&w, '}');
+        }
+        vq_jw_close(&w, ']');
     }
-    vq_jw_close(&w, ']');
-    vq_jw_open(&w, "decode", '[');
-    for (int i = 0; i < b->n_dec; i++) {
-        vq_jw_open(&w, NULL, '{');
-        vq_jw_i64(&w, "depth", b->dec[i].depth);
-        vq_jw_i64(&w, "batch", b->dec[i].batch);
-        vq_jw_f64(&w, "tps", b->dec[i].tps);
-        vq_jw_f64(&w, "gbs", b->dec[i].gbs);
-        vq_jw_f64(&w, "share", b->dec[i].share);
-        vq_jw_f64(&w, "limit", b->dec[i].limit);
-        vq_jw_close(&w, '}');
-    }
-    vq_jw_close(&w, ']');
     if (in) {
         vq_jw_f64(&w, "load_ms", b->load_ms);
         vq_jw_f64(&w, "private_mb", (double)b->private_bytes / 1e6);
@@ -304,35 +300,113 @@ static void write_table(const bench *b, vq_buf *out)
         vq_buf_printf(out, "prefill %5d  %9.1f        -   %5.1f %% of int8\n", b->pre[i].tokens,
                       b->pre[i].tps, 100 * b->pre[i].share);
     for (int i = 0; i < b->n_dec; i++) {
-        vq_buf_printf(out, "decode @%-5d  %9.2f  %7.1f   %5.1f %% of read", b->dec[i].depth,
+        vq_buf_printf(out, "decode @%-5d  %9.2f  %7.1f   %5.1f %% of read", b->dec[i].tokens,
                       b->dec[i].tps, b->dec[i].gbs, 100 * b->dec[i].share);
         if (b->dec[i].batch > 1) vq_buf_printf(out, "   (%d sequences together)", b->dec[i].batch);
         vq_buf_char(out, '\n');
     }
 }
 
-/* Rows for a spreadsheet behind those that the file already has. */
+/* A field of a CSV file as RFC 4180 quotes it. */
+static void csv_text(vq_buf *out, const char *s)
+{
+    if (!s[strcspn(s, ",\"\r\n")]) {
+        vq_buf_str(out, s);
+        return;
+    }
+    vq_buf_char(out, '"');
+    for (; *s; s++) {
+        if (*s == '"') vq_buf_char(out, '"');
+        vq_buf_char(out, *s);
+    }
+    vq_buf_char(out, '"');
+}
+
+static void write_csv(const bench *b, vq_buf *out)
+{
+    for (int i = 0; i < 2; i++) {
+        const row *r = i ? b->dec : b->pre;
+        for (const row *end = r + (i ? b->n_dec : b->n_pre); r < end; r++) {
+            vq_buf_printf(out, "%s,%d,", b->kern.level, vq_engine_info(b->eng)->threads);
+            csv_text(out, b->o->model ? b->o->model : b->o->shape);
+            vq_buf_printf(out, ",%s,%s,%d,%d,%d,%.2f,%.4f,%.1f,%s\n",
+                          b->o->model ? "" : b->o->type ? b->o->type : "n4", what[i], r->tokens,
+                          r->batch, b->reps, r->tps, r->share, r->limit, i ? "GB/s" : "GMAC/s");
+        }
+    }
+}
+
+/* Opens a file that rows can be added to: a new or empty one, or one that begins with our header.
+ * *missing: what must be written before the first row. */
+static vq_status csv_open(vq_fd *f, const char *path, uint64_t *size, const char **missing,
+                          vq_err *e)
+{
+    char head[sizeof csv_header] = "";
+    const size_t len = sizeof csv_header - 2; /* without the end of the line: \n, \r\n or none */
+    vq_status s = vq_fd_open_write(f, path, true, e);
+    if (s) return s;
+    *size = vq_fd_stamp(*f).size;
+    *missing = *size ? "" : csv_header;
+    const size_t n = *size < len + 1 ? (size_t)*size : len + 1;
+    s = vq_fd_pread(*f, head, n, 0, path, e);
+    const bool ours = !memcmp(head, csv_header, len) && (!head[len] || strchr("\r\n", head[len]));
+    if (!s && n && !ours)
+        s = vq_fail(e, VQ_EFORMAT,
+                    "%s: expected the header line of 'vaquita bench --csv', found '%.*s'; choose "
+                    "another file",
+                    path, (int)strcspn(head, "\r\n"), head);
+    char last = '\n';
+    if (!s && n) s = vq_fd_pread(*f, &last, 1, *size - 1, path, e);
+    if (last != '\n') *missing = "\n";
+    if (s) vq_fd_close(f);
+    return s;
+}
+
+/* Can rows be added?  A file made for that is removed: a run may fail before it has any. */
+static vq_status try_csv(const char *path, vq_err *e)
+{
+    const bool there = vq_file_exists(path);
+    const char *missing;
+    uint64_t size;
+    vq_fd f;
+    const vq_status s = csv_open(&f, path, &size, &missing, e);
+    if (s) return s;
+    vq_fd_close(&f);
+    if (!there) vq_unlink(path);
+    return VQ_OK;
+}
+
+/* Rows for a spreadsheet behind those that the file already has; all of them or none. */
 static vq_status add_csv(const bench *b, const char *path, vq_err *e)
 {
-    const char *model = b->o->model ? b->o->model : b->o->shape;
-    const char *type = b->o->model ? "" : b->o->type ? b->o->type : "n4";
-    const int threads = vq_engine_info(b->eng)->threads;
     vq_buf t = { 0 };
-    vq_status s = vq_file_exists(path) ? vq_file_read(path, CSV_MAX, &t, e) : VQ_OK;
-    if (!s && t.n == 0)
-        vq_buf_str(&t, "level,threads,model,type,what,tokens,batch,reps,tps,share,limit,unit\n");
-    for (int i = 0; i < b->n_pre; i++)
-        vq_buf_printf(&t, "%s,%d,%s,%s,prefill,%d,1,%d,%.2f,%.4f,%.1f,GMAC/s\n", b->kern.level,
-                      threads, model, type, b->pre[i].tokens, b->reps, b->pre[i].tps,
-                      b->pre[i].share, b->pre[i].limit);
-    for (int i = 0; i < b->n_dec; i++)
-        vq_buf_printf(&t, "%s,%d,%s,%s,decode,%d,%d,%d,%.2f,%.4f,%.1f,GB/s\n", b->kern.level,
-                      threads, model, type, b->dec[i].depth, b->dec[i].batch, b->reps,
-                      b->dec[i].tps, b->dec[i].share, b->dec[i].limit);
-    if (!s && t.oom) s = vq_fail(e, VQ_ENOMEM, "bench: out of memory");
-    if (!s) s = vq_file_write_atomic(path, t.p, t.n, e);
+    const char *missing;
+    uint64_t size;
+    vq_fd f;
+    vq_status s = csv_open(&f, path, &size, &missing, e);
+    if (s) return s;
+    vq_buf_str(&t, missing);
+    write_csv(b, &t);
+    if (t.oom) s = vq_fail(e, VQ_ENOMEM, "out of memory");
+    if (!s) s = vq_fd_pwrite(f, t.p, t.n, size, path, e);
+    if (!s) s = vq_fd_sync(f, path, e);
+    if (s) vq_fd_truncate(f, size, path, NULL);
+    vq_fd_close(&f);
     vq_buf_clear(&t);
     return s;
+}
+
+static vq_status try_save(const char *path, vq_err *e)
+{
+    if (!strcmp(path, "-")) return vq_fail(e, VQ_EUSAGE, "--save writes to a file, not to stdout");
+    if (vq_file_exists(path))
+        return vq_fail(e, VQ_EFAIL, "%s: exists; remove it or --save under another name", path);
+    vq_fd f;
+    const vq_status s = vq_fd_create(&f, path, e);
+    if (s) return s;
+    vq_fd_close(&f);
+    vq_unlink(path);
+    return VQ_OK;
 }
 
 /* The container of random weights as a file, for measurements that start a process. */
@@ -372,6 +446,7 @@ static vq_status open_engine(bench *b, void **mem, size_t *mem_size, vq_err *e)
         .threads = b->o->threads,
         .ctx = (uint32_t)(deepest > longest ? deepest : longest),
         .max_sessions = largest(&b->batch),
+        .shorter = "take a smaller --depth, -n, -p or --batch",
     };
     s = vq_engine_open_file(&b->eng, f, &eo, e); /* takes f over, also when it fails */
     if (s) return s;
@@ -394,46 +469,75 @@ static vq_status run_all(bench *b, vq_err *e)
     return s;
 }
 
+static vq_status open_roof(bn_roof **roof, int threads, const char *cpu, vq_err *e)
+{
+    const vq_status s = bn_roof_open(roof, threads, cpu, e);
+    if (s == VQ_ENOFIT || s == VQ_ENOMEM)
+        vq_fail(e, s, "no memory for the 1 GiB that the measurement of limits reads: close other "
+                      "programs");
+    return s;
+}
+
+static void measure_limits(bench *b, int threads)
+{
+    for (int i = 0; i < 3; i++) {
+        b->reads[i] = bn_roof_read(b->roof, 0);
+        b->peaks[i] = bn_roof_int8(b->roof, 0);
+    }
+    b->read_gbs = median(b->reads, 3);
+    b->int8_gmacs = median(b->peaks, 3);
+    say(b, "limits: read %.1f GB/s, int8 %.0f GMAC/s (%d threads, %s)", b->read_gbs, b->int8_gmacs,
+        threads, b->kern.level);
+}
+
+/* Everything that can be refused before time is spent. */
+static vq_status read_opts(bench *b, vq_err *e)
+{
+    const bn_opts *o = b->o;
+    b->reps = o->reps > 0 ? o->reps : 9;
+    b->gen = o->gen > 0 ? o->gen : 128;
+    vq_status s = parse_list(&b->prompt, o->prompt, 512, 0, POSITIONS_MAX, "-p", e);
+    if (!s) s = parse_list(&b->depth, o->depth, 0, 0, POSITIONS_MAX, "--depth", e);
+    if (!s) s = parse_list(&b->batch, o->batch, 1, 1, VQ_SESSIONS_MOST, "--batch", e);
+    if (!s && !q_kern_make(&b->kern, o->cpu))
+        s = vq_fail(e, VQ_EUSAGE, "--cpu %s: this CPU or build has no such level", o->cpu);
+    if (!s && o->csv && strcmp(o->csv, "-") != 0) s = try_csv(o->csv, e);
+    if (!s && o->save) s = try_save(o->save, e);
+    return s;
+}
+
+static void write_results(const bench *b, vq_buf *out)
+{
+    if (b->o->csv && !strcmp(b->o->csv, "-")) {
+        vq_buf_str(out, csv_header);
+        write_csv(b, out);
+    } else if (b->o->json) {
+        write_json(b, out);
+    } else {
+        write_table(b, out);
+    }
+}
+
 vq_status bn_run(const bn_opts *o, vq_buf *out, vq_err *e)
 {
     bench *b = vq_calloc(1, sizeof *b);
-    if (!b) return vq_fail(e, VQ_ENOMEM, "bench: out of memory");
+    if (!b) return vq_fail(e, VQ_ENOMEM, "out of memory");
     void *mem = NULL;
     size_t mem_size = 0;
     b->o = o;
-    b->reps = o->reps > 0 ? o->reps : 9;
-    if (b->reps > REPS_MAX) b->reps = REPS_MAX;
-    b->gen = o->gen > 0 ? o->gen : 128;
-    vq_status s = parse_list(&b->prompt, o->prompt, 512, 0, "-p", e);
-    if (!s) s = parse_list(&b->depth, o->depth, 0, 0, "--depth", e);
-    if (!s) s = parse_list(&b->batch, o->batch, 1, 1, "--batch", e);
-    if (!s && !q_kern_make(&b->kern, o->cpu))
-        s = vq_fail(e, VQ_EUSAGE, "--cpu %s: this CPU or build has no such level", o->cpu);
-
+    vq_status s = read_opts(b, e);
     /* First the limits' buffer, so that what the model needs is counted beside it. */
     const int threads = o->threads > 0 ? o->threads : vq_cpu_fast_count();
-    if (!s) s = bn_roof_open(&b->roof, threads, o->cpu, e);
+    if (!s) s = open_roof(&b->roof, threads, o->cpu, e);
     if (!s && (o->model || o->shape)) s = open_engine(b, &mem, &mem_size, e);
-    if (!s) {
-        for (int i = 0; i < 3; i++) {
-            b->reads[i] = bn_roof_read(b->roof, 0);
-            b->peaks[i] = bn_roof_int8(b->roof, 0);
-        }
-        b->read_gbs = median(b->reads, 3);
-        b->int8_gmacs = median(b->peaks, 3);
-        say(b, "limits: read %.1f GB/s, int8 %.0f GMAC/s (%d threads, %s)", b->read_gbs,
-            b->int8_gmacs, threads, b->kern.level);
-    }
+    if (!s) measure_limits(b, threads);
     if (!s && b->eng) s = run_all(b, e);
-    if (!s && b->eng && o->csv) s = add_csv(b, o->csv, e);
     if (!s) {
         if (b->eng && b->private_bytes > mem_size) b->private_bytes -= mem_size;
-        if (o->json)
-            write_json(b, out);
-        else
-            write_table(b, out);
-        if (out->oom) s = vq_fail(e, VQ_ENOMEM, "bench: out of memory");
+        write_results(b, out);
+        if (out->oom) s = vq_fail(e, VQ_ENOMEM, "out of memory");
     }
+    if (!s && b->eng && o->csv && strcmp(o->csv, "-") != 0) s = add_csv(b, o->csv, e);
     bn_roof_close(b->roof);
     vq_engine_close(b->eng);
     vq_pages_free(mem, mem_size);
@@ -445,7 +549,7 @@ vq_status bn_read_speed(double *gbs, int threads, const char *cpu, vq_err *e)
 {
     bn_roof *roof;
     double v[3];
-    const vq_status s = bn_roof_open(&roof, threads > 0 ? threads : vq_cpu_fast_count(), cpu, e);
+    const vq_status s = open_roof(&roof, threads > 0 ? threads : vq_cpu_fast_count(), cpu, e);
     if (s) return s;
     for (int i = 0; i < 3; i++) v[i] = bn_roof_read(roof, 0);
     *gbs = median(v, 3);

@@ -5,6 +5,8 @@
 #include "core/base/err.h"
 #include "core/base/str.h"
 
+enum { BN_REPS_MAX = 1000 };
+
 typedef struct bn_opts {
     const char *model; /* a .vaq, or NULL */
     const char *shape; /* "qwen-1.5b", ...: random weights made in memory, or NULL */
@@ -15,16 +17,19 @@ typedef struct bn_opts {
     int gen;            /* -n: tokens decoded per repetition; 0: 128 */
     const char *depth; /* --depth: positions already in the cache, a list; NULL: 0 */
     const char *batch; /* --batch: sequences decoded together, a list; NULL: 1 */
-    int reps;          /* 0: 9 */
-    const char *save;  /* --save: the shape's container as a file too, or NULL */
-    const char *csv;   /* --csv: rows are added to this file, or NULL */
+    int reps;          /* 0: 9; at most BN_REPS_MAX */
+    const char *save;  /* --save: the shape's container as a new file too, or NULL */
+    const char *csv;   /* --csv: rows are added to this file; "-": rows to *out and nothing else */
     bool json;
     void (*say)(void *ctx, const char *line); /* progress for people; NULL: quiet */
     void *ctx;
 } bn_opts;
 
-/* With neither model nor shape only the limits are measured.  *out: a table or the JSON of cli.md.
- * VQ_ENOFIT when the shape is larger than memory. */
+/* With neither model nor shape only the limits are measured.  *out: the table or JSON, whole or
+ * empty.  What --csv and --save name is tried before anything is measured; when rows cannot be
+ * added in the end all the same, that is the status returned, and *out has the results.
+ * VQ_EFORMAT: the file of --csv begins with another header.  VQ_ENOFIT: the shape is larger than
+ * memory, or the model and its cache are. */
 vq_status bn_run(const bn_opts *o, vq_buf *out, vq_err *e);
 
 /* How fast memory is read here, in GB/s of 10^9 bytes: the median of three passes of the roofline,

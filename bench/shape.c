@@ -106,7 +106,7 @@ static vq_status fill(uint8_t *p, const vaq_tensor *t, uint64_t *seed, vq_err *e
     }
     const size_t group = q_group_bytes(t->type, (int)t->cols);
     uint8_t *g = vq_aligned(64, group);
-    if (!g) return vq_fail(e, VQ_ENOMEM, "bench: out of memory");
+    if (!g) return vq_fail(e, VQ_ENOMEM, "out of memory");
     make_group(g, t->type, (int)t->cols, seed);
     for (uint64_t i = 0; i < t->size / group; i++) {
         if (t->role == VAQ_ROUTER && i > 0) make_group(g, t->type, (int)t->cols, seed);
@@ -126,9 +126,8 @@ static vq_status shape_of(vaq_config *c, double *rope, const char *name, vq_err 
         return vq_fail(e, VQ_EUSAGE, "--shape %s: unknown; one of %s, or NAME:LAYERS", name,
                        VQ_SHAPE_NAMES);
     if (name[len]) {
-        char *end;
-        const long layers = strtol(name + len + 1, &end, 10);
-        if (*end || layers < 1 || layers > (long)c->n_layer)
+        uint64_t layers;
+        if (!vq_parse_u64(name + len + 1, &layers) || layers < 1 || layers > c->n_layer)
             return vq_fail(e, VQ_EUSAGE, "--shape %s: expected 1 to %u layers behind the colon",
                            name, c->n_layer);
         c->n_layer = (uint32_t)layers;
@@ -156,7 +155,7 @@ vq_status bn_shape_open(vq_file **out, void **mem, size_t *bytes, const char *na
     list_tensors(&m, &config);
     vq_buf front = { 0 };
     uint64_t total = 0;
-    st = m.oom ? vq_fail(e, VQ_ENOMEM, "bench: out of memory") : VQ_OK;
+    st = m.oom ? vq_fail(e, VQ_ENOMEM, "out of memory") : VQ_OK;
     if (!st) {
         const vq_writer_spec spec = { .path = name,
                                       .config = &config,
@@ -167,14 +166,12 @@ vq_status bn_shape_open(vq_file **out, void **mem, size_t *bytes, const char *na
         st = vq_front_make(&front, &total, &spec, e);
     }
     const uint64_t room = vq_mem_available();
-    if (!st && total > room / 10 * 9)
+    if (!st && (total > room / 10 * 9 || !(*mem = vq_pages_alloc((size_t)total))))
         st = vq_fail(
             e, VQ_ENOFIT,
             "--shape %s --type %s needs %.1f GB of memory and %.1f GB are available: take a "
             "smaller type or shape, or fewer layers (NAME:LAYERS)",
             name, ti->name, (double)total / 1e9, (double)room / 1e9);
-    if (!st && !(*mem = vq_pages_alloc((size_t)total)))
-        st = vq_fail(e, VQ_ENOMEM, "bench: out of memory");
     if (!st) {
         *bytes = (size_t)total;
         memcpy(*mem, front.p, front.n);

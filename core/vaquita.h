@@ -59,6 +59,8 @@ typedef struct vq_engine_opts { /* {0} = all defaults; so is NULL */
     uint64_t experts_ram; /* bytes for a cache of routed experts, which are then read from the file
                          * as they are wanted; 0: mapped as all else, unless the file is larger
                          * than the available memory.  Models without experts ignore it */
+    const char *shorter; /* for the message when ctx is too large, what a user does about it: "take
+                         * a smaller --depth"; NULL: the message names --ctx and --kv */
 } vq_engine_opts;
 
 vq_status vq_engine_open(vq_engine **out, const char *path, const vq_engine_opts *o, vq_err *e);

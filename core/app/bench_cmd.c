@@ -3,6 +3,7 @@
 #include "core/app/app.h"
 
 #include <stdio.h>
+#include <string.h>
 
 typedef struct bench_opts {
     const char *shape, *type, *prompt, *depth, *batch, *save, *csv;
@@ -23,10 +24,10 @@ static const args_opt options[] = {
       "positions already in the cache (0)" },
     { ARGS_TEXT, "--batch", "LIST", offsetof(bench_opts, batch), 0, 0, NULL,
       "sequences decoded together (1)" },
-    { ARGS_INT, "--reps", "N", offsetof(bench_opts, reps), 1, 1000, NULL,
+    { ARGS_INT, "--reps", "N", offsetof(bench_opts, reps), 1, BN_REPS_MAX, NULL,
       "repetitions; medians are shown (9)" },
     { ARGS_TEXT, "--csv", "FILE", offsetof(bench_opts, csv), 0, 0, NULL,
-      "add the rows to this file" },
+      "add the rows to this file; -: rows alone, to stdout" },
     { ARGS_TEXT, "--save", "FILE", offsetof(bench_opts, save), 0, 0, NULL,
       "write the shape's random weights as a container" },
     { ARGS_FLAG, "--compare", NULL, offsetof(bench_opts, compare), 0, 0, NULL,
@@ -36,22 +37,37 @@ static const args_opt options[] = {
 
 static void say(void *ctx, const char *line) { app_note(ctx, "%s", line); }
 
+/* The first option given that says what to measure of a model. */
+static const char *wants_model(const bench_opts *o)
+{
+    return o->prompt ? "-p"
+         : o->gen    ? "-n"
+         : o->depth  ? "--depth"
+         : o->batch  ? "--batch"
+         : o->reps   ? "--reps"
+         : o->csv    ? "--csv"
+                     : NULL;
+}
+
 static vq_status bench(app *a, const void *opts, char **arg, int n_arg, vq_err *e)
 {
     const bench_opts *o = opts;
     vq_buf out = { 0 };
     vq_status st;
+    if (!o->shape && (o->save || o->type))
+        return vq_fail(e, VQ_EUSAGE, "%s goes with --shape", o->save ? "--save" : "--type");
     if (o->compare) {
+        const char *more = o->shape ? "--shape" : wants_model(o);
+        if (more) return vq_fail(e, VQ_EUSAGE, "--compare measures nothing, %s has no place", more);
         if (n_arg != 2) return vq_fail(e, VQ_EUSAGE, "--compare takes two files: A.json B.json");
         st = bn_compare(arg[0], arg[1], a->json, &out, e);
     } else {
         if (n_arg > 1) return vq_fail(e, VQ_EUSAGE, "one MODEL at a time");
         if (n_arg && o->shape) return vq_fail(e, VQ_EUSAGE, "either MODEL or --shape");
-        if (o->save && !o->shape)
-            return vq_fail(e, VQ_EUSAGE, "--save goes with --shape");
-        if (o->csv && !o->shape && !n_arg)
-            return vq_fail(e, VQ_EUSAGE, "--csv goes with MODEL or --shape");
-        if (o->type && !o->shape) return vq_fail(e, VQ_EUSAGE, "--type goes with --shape");
+        if (wants_model(o) && !o->shape && !n_arg)
+            return vq_fail(e, VQ_EUSAGE, "%s goes with MODEL or --shape", wants_model(o));
+        if (o->csv && !strcmp(o->csv, "-") && a->json)
+            return vq_fail(e, VQ_EUSAGE, "--json and --csv - both want stdout; name a file");
         const bn_opts b = {
             .model = n_arg ? arg[0] : NULL, .shape = o->shape, .type = o->type, .cpu = a->cpu,
             .threads = (int)a->threads, .prompt = o->prompt, .gen = (int)o->gen, .depth = o->depth,
@@ -62,11 +78,8 @@ static vq_status bench(app *a, const void *opts, char **arg, int n_arg, vq_err *
         st = n_arg ? app_model_path(arg[0], e) : VQ_OK;
         if (!st) st = bn_run(&b, &out, e);
     }
-    if (!st && out.oom) st = vq_fail(e, VQ_ENOMEM, "out of memory for the output");
-    if (!st) {
-        app_put(a, out.p ? out.p : "", out.n);
-        if (out.n && out.p[out.n - 1] != '\n') app_puts(a, "\n");
-    }
+    /* Also when st is an error: rows that could not be added are no reason to lose the results. */
+    if (!out.oom && out.n) app_put(a, out.p, out.n);
     vq_buf_clear(&out);
     return st;
 }

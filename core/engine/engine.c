@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ROWS_DEFAULT = 512, ROWS_MOST = 1 << 16, SESSIONS_MOST = 4096, THREADS_MOST = 1024 };
+enum { ROWS_DEFAULT = 512, ROWS_MOST = 1 << 16, THREADS_MOST = 1024 };
 
 static q_kv cache_type(const vq_engine_opts *o, const vq_model *m)
 {
@@ -122,11 +122,12 @@ static vq_status set_up(vq_engine *eng, const vq_engine_opts *o, vq_err *e)
         .order = eng->kern.order != NULL,
         .expert_bytes = eng->model.cfg->n_expert ? o->experts_ram : 0,
         .ctx = o->ctx, .kv_type = cache_type(o, &eng->model), .available = vq_mem_available(),
+        .shorter = o->shorter,
     };
     if (want.threads > THREADS_MOST || want.max_rows > ROWS_MOST
-        || want.max_sessions > SESSIONS_MOST || want.max_draft > VQ_DRAFT_MOST)
+        || want.max_sessions > VQ_SESSIONS_MOST || want.max_draft > VQ_DRAFT_MOST)
         return vq_fail(e, VQ_EUSAGE, "at most %d threads, %d rows, %d sessions and %d drafts",
-                       THREADS_MOST, ROWS_MOST, SESSIONS_MOST, VQ_DRAFT_MOST);
+                       THREADS_MOST, ROWS_MOST, VQ_SESSIONS_MOST, VQ_DRAFT_MOST);
     vq_status s = vq_plan_make(&eng->plan, &eng->model, &want, e);
     if (!s) s = vq_kv_layout(&eng->kv, &eng->model, want.kv_type, e);
     if (!s) s = vq_kv_alloc(&eng->kv, eng->plan.n_block, e);

@@ -6,6 +6,8 @@
 #include "core/file/file.h"
 #include "core/vaquita.h"
 
+enum { VQ_SESSIONS_MOST = 4096 }; /* of one engine */
+
 /* vq_engine_open on a file that is open already.  Takes f over: closed with the engine, and also on
  * failure. */
 vq_status vq_engine_open_file(vq_engine **out, vq_file *f, const vq_engine_opts *o, vq_err *e);

@@ -47,6 +47,7 @@ typedef struct vq_plan_want {
     uint32_t ctx;           /* 0: choose */
     q_kv kv_type;
     uint64_t available;     /* bytes */
+    const char *shorter;    /* as of vq_engine_opts, or NULL */
 } vq_plan_want;
 
 /* Chooses ctx when it is open and proves that everything fits.  VQ_ENOFIT lists the ways out.

@@ -302,16 +302,18 @@ static uint32_t largest_ctx(vq_plan p, const vq_model *m, size_t block_bytes, ui
     return lo * CTX_LEAST;
 }
 
-static vq_status refuse(const vq_plan *p, const vq_model *m, size_t block_bytes, uint64_t room,
-                        vq_err *e)
+static vq_status refuse(const vq_plan *p, const vq_model *m, const vq_plan_want *w,
+                        size_t block_bytes, vq_err *e)
 {
     char need[16], have[16];
     vq_buf ways = { 0 };
     vq_fmt_size(need, total_bytes(p));
-    vq_fmt_size(have, room);
-    const uint32_t fits = largest_ctx(*p, m, block_bytes, p->ctx, room);
-    if (fits) vq_buf_printf(&ways, "; --ctx %u fits", fits);
-    if (p->kv_type != Q_KV_8) {
+    vq_fmt_size(have, w->available);
+    const uint32_t fits = largest_ctx(*p, m, block_bytes, p->ctx, w->available);
+    if (fits && w->shorter) vq_buf_printf(&ways, "; %u fit", fits);
+    else if (fits) vq_buf_printf(&ways, "; --ctx %u fits", fits);
+    if (w->shorter) vq_buf_printf(&ways, ": %s", w->shorter);
+    if (p->kv_type != Q_KV_8 && !w->shorter) {
         vq_kv kv;
         vq_plan small = *p;
         small.kv_type = Q_KV_8;
@@ -323,7 +325,7 @@ static vq_status refuse(const vq_plan *p, const vq_model *m, size_t block_bytes,
             vq_kv_clear(&kv);
         }
     }
-    if (p->max_sessions > 1)
+    if (p->max_sessions > 1 && !w->shorter)
         vq_buf_printf(&ways, "; fewer than %d sequences at once need less", p->max_sessions);
     const vq_status s = vq_fail(e, VQ_ENOFIT, "%s: a context of %u positions needs %s of memory "
                                               "beside the weights, %s are available%s",
@@ -342,9 +344,13 @@ vq_status vq_plan_make(vq_plan *p, const vq_model *m, const vq_plan_want *w, vq_
                     .mtp = w->mtp,
                     .ctx = w->ctx,
                     .kv_type = w->kv_type };
-    if (w->ctx > limit)
-        return vq_fail(e, VQ_ENOFIT, "%s: --ctx %u is beyond the %u positions this model was made "
-                                     "for; take --ctx %u", m->file->path, w->ctx, limit, limit);
+    if (w->ctx > limit) {
+        char way[24];
+        snprintf(way, sizeof way, "take --ctx %u", limit);
+        return vq_fail(e, VQ_ENOFIT, "%s: a context of %u is beyond the %u positions this model "
+                                     "was made for; %s", m->file->path, w->ctx, limit,
+                       w->shorter ? w->shorter : way);
+    }
     vq_kv kv;
     vq_status s = vq_kv_layout(&kv, m, w->kv_type, e);
     if (s) return s;
@@ -367,6 +373,6 @@ vq_status vq_plan_make(vq_plan *p, const vq_model *m, const vq_plan_want *w, vq_
     size_up(p, m, block);
     choose_experts(p, m, w);
     size_up(p, m, block);
-    if (total_bytes(p) > w->available) return refuse(p, m, block, w->available, e);
+    if (total_bytes(p) > w->available) return refuse(p, m, w, block, e);
     return VQ_OK;
 }
