@@ -47,7 +47,8 @@ typedef enum vq_kv_type { VQ_KV_AUTO = 0, VQ_KV_INT8, VQ_KV_BF16, VQ_KV_F32 } vq
 
 typedef struct vq_engine_opts { /* {0} = all defaults; so is NULL */
     const char *cpu;    /* "ref", "avx2", ...: exactly that level or VQ_EUSAGE; NULL: the best */
-    int threads;        /* 0: the performance cores; at most 1024 */
+    int threads;        /* 0: one per performance core; at most 1024.  Where each has such a core
+                         * the engine's own threads keep to those; the caller's is never bound */
     uint32_t ctx;       /* positions of one session; 0: the smallest of the model's limit, 36864
                          * and what fits 3/4 of the available memory.  Larger than the model's
                          * limit or than memory: VQ_ENOFIT with the ways out */

@@ -91,12 +91,25 @@ double vq_now(void);                                   /* seconds, monotonic */
 uint64_t vq_random64(void);                            /* from the OS, for default seeds */
 /* CPUs this process may use: affinity and cgroup quota */
 int vq_cpu_count(void);
-/* The performance cores among them (capacity or top frequency >= 0.6 of the best, no SMT
- * siblings), >= 1 */
-int vq_cpu_fast_count(void);
-/* The same for the machine that the files below `root` describe, of whose CPUs the n numbers may be
- * used: for tests */
-int vq_cpu_fast_count_at(const char *root, const int *cpu, int n);
+/* The performance cores among them: capacity or top frequency >= 0.6 of the best.  How many threads
+ * they are worth, and which CPUs they are: all of a core's, since the scheduler keeps two threads
+ * off one core by itself and knows which of its CPUs is free. */
+enum { VQ_CPUS = 1024 };        /* numbers are below; CPUs with larger ones are left out */
+typedef struct vq_fast {
+    int threads;                /* one per core, fewer if a cgroup's quota is: the default, >= 1 */
+    int cores;                  /* >= threads */
+    bool part;                  /* this process may use slower CPUs as well */
+    uint64_t cpu[VQ_CPUS / 64]; /* CPU i is bit i % 64 of word i / 64 */
+} vq_fast;
+void vq_cpu_fast(vq_fast *f);
+int vq_cpu_fast_count(void);                           /* its threads */
+/* The same for the machine that the files below `root` describe, of whose CPUs the n numbers (below
+ * VQ_CPUS) may be used: for tests */
+void vq_cpu_fast_at(vq_fast *f, const char *root, const int *cpu, int n);
+/* The calling thread runs on these CPUs alone from now on, on whichever the scheduler likes.  A
+ * system that refuses leaves it as it is.  macOS lets nobody choose CPUs: there the thread gets the
+ * class of work that a user waits for, which performance cores take first. */
+void vq_thread_keep(const vq_fast *f);
 /* Bytes we may use: MemAvailable and cgroup limit */
 uint64_t vq_mem_available(void);
 /* The largest vq_rss_anon() so far (ask it often), else peak RSS */

@@ -20,10 +20,11 @@
 #include <sched.h>
 #endif
 #if defined(__APPLE__)
+#include <pthread/qos.h>
 #include <sys/sysctl.h>
 #endif
 
-enum { MAX_CPUS = 1024, PATH_CAP = 4600 };
+enum { PATH_CAP = 4600 };
 
 /* A small text file of the kernel; false when it is not there. */
 static bool slurp(const char *path, char *buf, size_t cap)
@@ -146,21 +147,21 @@ static void see_quota(const char *folder, void *ctx)
 }
 
 /* The CPUs that affinity lets us run on: their numbers in cpu[], the count as result. */
-static int allowed_cpus(int cpu[MAX_CPUS])
+static int allowed_cpus(int cpu[VQ_CPUS])
 {
     int n = 0;
 #ifdef __linux__
     cpu_set_t set;
     CPU_ZERO(&set);
     if (sched_getaffinity(0, sizeof set, &set) == 0) {
-        for (int i = 0; i < MAX_CPUS && i < CPU_SETSIZE; i++) {
+        for (int i = 0; i < VQ_CPUS && i < CPU_SETSIZE; i++) {
             if (CPU_ISSET((size_t)i, &set)) cpu[n++] = i;
         }
     }
 #endif
     if (n == 0) {
         long all = sysconf(_SC_NPROCESSORS_ONLN);
-        for (n = 0; n < all && n < MAX_CPUS; n++) cpu[n] = n;
+        for (n = 0; n < all && n < VQ_CPUS; n++) cpu[n] = n;
     }
     return n;
 }
@@ -173,7 +174,7 @@ static int with_quota(const char *root, int n)
 
 int vq_cpu_count(void)
 {
-    int cpu[MAX_CPUS];
+    int cpu[VQ_CPUS];
     return with_quota("", allowed_cpus(cpu));
 }
 
@@ -202,11 +203,11 @@ static bool is_sibling(const char *root, const int *cpu, int i)
     return false;
 }
 
-int vq_cpu_fast_count_at(const char *root, const int *cpu, int n)
+void vq_cpu_fast_at(vq_fast *f, const char *root, const int *cpu, int n)
 {
-    uint64_t speed[MAX_CPUS], best = 0;
-    int fast = 0;
-    if (n > MAX_CPUS) n = MAX_CPUS;
+    uint64_t speed[VQ_CPUS], best = 0;
+    memset(f, 0, sizeof *f);
+    if (n > VQ_CPUS) n = VQ_CPUS;
     /* One scale for all: capacities where every CPU has one, else top frequencies. */
     static const char *const scale[] = { "cpu_capacity", "cpufreq/cpuinfo_max_freq" };
     for (int s = 0; s < 2; s++) {
@@ -220,25 +221,55 @@ int vq_cpu_fast_count_at(const char *root, const int *cpu, int n)
         if (all) break;
     }
     for (int i = 0; i < n; i++) {
-        bool slow = speed[i] && speed[i] * 10 < best * 6;
-        if (!slow && !is_sibling(root, cpu, i)) fast++;
+        if (speed[i] && speed[i] * 10 < best * 6) {
+            f->part = true;
+            continue;
+        }
+        f->cpu[cpu[i] / 64] |= (uint64_t)1 << cpu[i] % 64;
+        f->cores += !is_sibling(root, cpu, i);
     }
-    return with_quota(root, fast);
+    f->threads = with_quota(root, f->cores);
 }
 
 /* A step of a token ends when its slowest thread ends: cores much slower than the best, and second
  * threads of a core, add waiting rather than work. */
-int vq_cpu_fast_count(void)
+void vq_cpu_fast(vq_fast *f)
 {
+    int cpu[VQ_CPUS];
+    const int n = allowed_cpus(cpu);
+    vq_cpu_fast_at(f, "", cpu, n);
 #ifdef __APPLE__
     int fast = 0;
     size_t size = sizeof fast;
-    if (sysctlbyname("hw.perflevel0.physicalcpu", &fast, &size, NULL, 0) == 0 && fast > 0)
-        return fast;
+    if (sysctlbyname("hw.perflevel0.physicalcpu", &fast, &size, NULL, 0) == 0 && fast > 0) {
+        f->threads = f->cores = fast;
+        f->part = fast < n;
+    }
 #endif
-    int cpu[MAX_CPUS];
-    const int n = allowed_cpus(cpu);
-    return vq_cpu_fast_count_at("", cpu, n);
+}
+
+int vq_cpu_fast_count(void)
+{
+    vq_fast f;
+    vq_cpu_fast(&f);
+    return f.threads;
+}
+
+void vq_thread_keep(const vq_fast *f)
+{
+#if defined(__linux__)
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    for (int i = 0; i < VQ_CPUS && i < CPU_SETSIZE; i++) {
+        if (f->cpu[i / 64] >> i % 64 & 1) CPU_SET((size_t)i, &set);
+    }
+    sched_setaffinity(0, sizeof set, &set);
+#else
+    (void)f;
+#endif
+#if defined(__APPLE__)
+    pthread_set_qos_class_self_np(QOS_CLASS_USER_INITIATED, 0);
+#endif
 }
 
 /* ---- memory ---- */

@@ -64,7 +64,9 @@ typedef struct worker {
 struct vq_pool {
     int n;                  /* threads, the caller included */
     bool spin;              /* false when threads outnumber cores: who spins holds up another */
+    bool keep;              /* the workers stay on the cores of `fast` */
     bool stop;
+    vq_fast fast;
     vq_pool_fn *fn;
     void *ctx;
     worker *worker;         /* (n) */
@@ -219,6 +221,7 @@ static void *worker_main(void *arg)
     fp_put(FP_EXACT);
     pthread_mutex_lock(&p->lock); /* until vq_pool_new has settled p->n */
     pthread_mutex_unlock(&p->lock);
+    if (p->keep) vq_thread_keep(&p->fast);
     for (;;) {
         vq_barrier(p, w->index);
         if (p->stop) return NULL;
@@ -260,7 +263,7 @@ static void block_signals(sigset_t *old)
     pthread_sigmask(SIG_BLOCK, &all, old);
 }
 
-vq_status vq_pool_new(vq_pool **out, int n_threads, vq_err *e)
+vq_status vq_pool_new_on(vq_pool **out, int n_threads, const vq_fast *fast, vq_err *e)
 {
     *out = NULL;
     if (n_threads < 1 || n_threads > MAX_THREADS) {
@@ -276,6 +279,8 @@ vq_status vq_pool_new(vq_pool **out, int n_threads, vq_err *e)
     p->n = n_threads;
     p->worker = w;
     p->spin = n_threads <= vq_cpu_count();
+    p->keep = fast->part && n_threads <= fast->cores;
+    p->fast = *fast;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->raised, NULL);
     pthread_mutex_init(&p->monitor, NULL);
@@ -313,6 +318,13 @@ vq_status vq_pool_new(vq_pool **out, int n_threads, vq_err *e)
     }
     *out = p;
     return VQ_OK;
+}
+
+vq_status vq_pool_new(vq_pool **out, int n_threads, vq_err *e)
+{
+    vq_fast fast;
+    vq_cpu_fast(&fast);
+    return vq_pool_new_on(out, n_threads, &fast, e);
 }
 
 void vq_pool_free(vq_pool *p)

@@ -3,17 +3,26 @@
  * The caller is thread 0.  vq_pool_run() lets every thread execute fn once; inside, the threads
  * meet at barriers and take jobs.  A job is a piece of the *output* (exact.md: threads split
  * outputs, never a sum), so who takes it cannot be seen in the result.  Waiting spins shortly, then
- * parks; between two runs threads park, so an idle session uses no CPU. */
+ * parks; between two runs threads park, so an idle session uses no CPU.
+ *
+ * Where some cores are much slower than the best and there is a fast one for every thread, the
+ * pool's own threads stay on the fast ones, each on whichever is free.  The caller's thread is left
+ * alone: to set its mask for a run and put it back would undo what others set meanwhile.  The pool
+ * leaves a fast core for it, schedulers move busy threads to such, and until then it takes fewer
+ * jobs.  With more threads than fast cores nobody is held anywhere. */
 #ifndef CORE_BASE_POOL_H
 #define CORE_BASE_POOL_H
 
 #include "core/base/err.h"
+#include "core/base/os.h"
 
 typedef struct vq_pool vq_pool;
 
 /* Every thread, the caller's at each run included, computes with round-to-nearest and denormals
  * (MXCSR 0x1F80 / FPCR 0): set when a thread starts, and for the caller saved and restored. */
 vq_status vq_pool_new(vq_pool **out, int n_threads, vq_err *e);
+/* The same on a machine with these performance cores: for tests */
+vq_status vq_pool_new_on(vq_pool **out, int n_threads, const vq_fast *fast, vq_err *e);
 void vq_pool_free(vq_pool *p);
 int vq_pool_size(const vq_pool *p);
 
