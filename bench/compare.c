@@ -126,9 +126,11 @@ static void line(output *o, const char *what, double a, double b)
         vq_jw_close(&o->w, '}');
         return;
     }
-    char ratio[16];
+    char of_a[16] = "-", of_b[16] = "-", ratio[16];
+    if (!isnan(a)) snprintf(of_a, sizeof of_a, "%.4g", a);
+    if (!isnan(b)) snprintf(of_b, sizeof of_b, "%.4g", b);
     snprintf(ratio, sizeof ratio, "%6.3f", b / a);
-    vq_buf_printf(o->out, "%-32s %11.4g %11.4g   %s\n", what, a, b,
+    vq_buf_printf(o->out, "%-32s %11s %11s   %s\n", what, of_a, of_b,
                   isnan(a) ? "only B" : isnan(b) ? "only A" : ratio);
 }
 
