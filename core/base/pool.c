@@ -322,8 +322,8 @@ vq_status vq_pool_new_on(vq_pool **out, int n_threads, const vq_fast *fast, vq_e
 
 vq_status vq_pool_new(vq_pool **out, int n_threads, vq_err *e)
 {
-    vq_fast fast;
-    vq_cpu_fast(&fast);
+    vq_fast fast = { 0 };
+    if (n_threads > 1) vq_cpu_fast(&fast); /* one has no workers to keep anywhere */
     return vq_pool_new_on(out, n_threads, &fast, e);
 }
 

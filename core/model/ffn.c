@@ -42,7 +42,7 @@ void vq_ffn_dense(vq_fw *fw, int layer, int thread)
     const vq_inner inner = { &y->gate_up, &y->down, fw->m->inter, in, &fw->in_d };
     vq_sum_input(fw, thread, VQ_IN_FFN, in, fw->n);
     const int tiles = vq_ceil_div(fw->m->inter, Q_TILE), wide = VQ_FEW_GROUPS * Q_ROWS / 2 / Q_TILE;
-    const int step = vq_is_few(fw->n) && tiles >= 4 * wide * fw->plan.threads ? wide : 1;
+    const int step = vq_job_groups(fw, &y->gate_up, fw->n) == VQ_FEW_GROUPS ? wide : 1;
     const int cuts = vq_ceil_div(tiles, step), jobs = cuts * vq_ceil_div(fw->n, VQ_TB);
     for (int j; (j = vq_job(fw->pool, thread, jobs)) >= 0;) {
         const int m0 = j / cuts * VQ_TB, m = fw->n - m0 < VQ_TB ? fw->n - m0 : VQ_TB;
